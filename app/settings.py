@@ -1,0 +1,126 @@
+"""Every knob of the service, typed, with its unit in its name; each is an environment variable of that name.
+
+`.env.example` lists them all. Production refuses to start with a weak one (`Settings.weaknesses`).
+"""
+
+import socket
+from functools import cached_property
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+DEVELOPMENT_SECRET = "development-only-secret-refused-in-production"
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Milliseconds = Annotated[int, Field(gt=0, le=600_000)]
+Count = Annotated[int, Field(ge=0, le=100_000)]
+Strings = Annotated[tuple[str, ...], NoDecode]
+
+
+class WeakSettings(ValueError):
+    """Settings that are fine on a laptop and not in production."""
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    # The process
+    environment: Literal["development", "test", "production"] = "development"
+    instance_name: str = Field(default_factory=socket.gethostname, max_length=64)
+    release: str = Field("0.1.0", max_length=64)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+    # X-Instance and X-Served-By tell how the fleet is built: never in production.
+    expose_internals: bool | None = None
+
+    # Secrets
+    secret_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)
+    jwt_private_key: SecretStr | None = None  # Ed25519, PEM; development derives one from SECRET_KEY
+
+    # HTTP
+    allowed_hosts: Strings = ("*",)
+    cors_origins: Strings = ()
+    request_timeout_seconds: Seconds = 10.0  # the deadline of a request that names none; also the most it may name
+    max_body_bytes: int = Field(1_048_576, gt=0, le=1_073_741_824)
+    batch_max_requests: int = Field(20, ge=1, le=20)
+    metrics_peers: Strings = ()  # base URLs of all instances, for the operators' /metrics of the fleet
+
+    # Postgres
+    database_url: SecretStr = SecretStr("postgresql+asyncpg://headroom:headroom-development@127.0.0.1:5432/headroom")
+    database_replica_urls: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    database_pool_size: int = Field(10, ge=1, le=1_000)  # connections kept, per process and server
+    database_pool_overflow: Count = 5  # connections on top, under load
+    database_pool_timeout_ms: Milliseconds = 2_000
+    database_pool_recycle_seconds: Seconds = 1_800.0
+    database_connect_timeout_ms: Milliseconds = 2_000
+    database_statement_timeout_ms: Milliseconds = 5_000
+    database_lock_timeout_ms: Milliseconds = 2_000
+    database_statement_cache_size: Count = 256  # prepared statements per connection; 0 behind a pooler
+
+    # Redis
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    redis_max_connections: int = Field(20, ge=1, le=10_000)
+    redis_timeout_ms: Milliseconds = 50  # for connecting, for a free connection, and for an answer, each
+    redis_breaker_failures: int = Field(3, ge=1, le=1_000)
+    redis_breaker_open_seconds: Seconds = 1.0
+
+    # Patterns, each with its switch
+    cache_enabled: bool = True
+    cache_max_entry_bytes: int = Field(1_048_576, gt=0)
+    rate_limit_enabled: bool = True
+    rate_limit_scale: float = Field(
+        1.0, gt=0, le=1_000_000
+    )  # multiplies every limit, so that a load test can lift them
+    rate_limit_default: str = "600/minute"  # of every route that declares none; per caller, else per address
+    rate_limit_local_share: float = Field(0.5, gt=0, le=1)  # of a limit, per process, while Redis is away
+    metrics_enabled: bool = True
+
+    # Identity
+    access_token_seconds: Seconds = 900.0
+    jwt_issuer: str = "headroom"
+    jwt_audience: str = "headroom-api"
+    password_hash_concurrency: int = Field(2, ge=1, le=16)  # threads; each takes 19 MiB while it hashes
+
+    # Errors
+    sentry_dsn: SecretStr | None = None
+
+    @field_validator("allowed_hosts", "cors_origins", "metrics_peers", "database_replica_urls", mode="before")
+    @classmethod
+    def split_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def production(self) -> bool:
+        return self.environment == "production"
+
+    @cached_property
+    def internals_exposed(self) -> bool:
+        return not self.production if self.expose_internals is None else self.expose_internals
+
+    def weaknesses(self) -> list[str]:
+        """What production does not start with; empty when there is nothing."""
+        secret = self.secret_key.get_secret_value()
+        found = {
+            "SECRET_KEY is the development one": secret == DEVELOPMENT_SECRET,
+            "SECRET_KEY is shorter than 32 characters": len(secret) < 32,
+            "JWT_PRIVATE_KEY is not set": self.jwt_private_key is None,
+            "DATABASE_URL has the development password": "headroom-development" in self.database_url.get_secret_value(),
+            "ALLOWED_HOSTS allows any host": "*" in self.allowed_hosts,
+            "CORS_ORIGINS allows any origin": "*" in self.cors_origins,
+            "RATE_LIMIT_SCALE is not 1": self.rate_limit_scale != 1,
+            "RATE_LIMIT_ENABLED is off": not self.rate_limit_enabled,
+            "EXPOSE_INTERNALS is on": self.internals_exposed,
+            "LOG_LEVEL debug logs more than it should": self.log_level == "debug",
+        }
+        return [weakness for weakness, present in found.items() if present]
+
+    @model_validator(mode="after")
+    def refuse_weak_production(self) -> Self:
+        if self.production and (weaknesses := self.weaknesses()):
+            raise WeakSettings("production refuses these settings: " + "; ".join(weaknesses))
+        return self
