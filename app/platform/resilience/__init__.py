@@ -1,0 +1,1 @@
+"""Staying up when what we depend on does not: deadlines, circuit breakers, drain."""

@@ -1,0 +1,67 @@
+"""Circuit breaker: stop asking a dependency that does not answer (Nygard, "Release It!", 2nd ed., chapter 5)."""
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from prometheus_client import Counter, Gauge
+
+BREAKER_OPEN = Gauge(
+    "circuit_breaker_open", "Processes whose breaker is not closed", ["dependency"], multiprocess_mode="livesum"
+)
+BREAKER_OPENED = Counter("circuit_breaker_opened_total", "Times that a breaker opened", ["dependency"])
+
+State = Literal["closed", "open", "half_open"]
+
+
+class CircuitBreaker:
+    """Open after `failures` in a row; after `open_seconds` let one probe through, whose outcome closes or reopens it.
+
+    A probe whose outcome is never told (its caller was cancelled) counts as lost after `open_seconds`.
+    """
+
+    def __init__(
+        self, failures: int, open_seconds: float, *, name: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._threshold = failures
+        self._open_seconds = open_seconds
+        self._clock = clock
+        self._failures = 0
+        self._probe_at: float | None = None  # None while closed
+        self._probing = False
+        self._gauge = BREAKER_OPEN.labels(name)
+        self._opened = BREAKER_OPENED.labels(name)
+
+    @property
+    def state(self) -> State:
+        if self._probe_at is None:
+            return "closed"
+        return "half_open" if self._probing or self._clock() >= self._probe_at else "open"
+
+    def allow(self) -> bool:
+        """Whether to ask now. In the half-open state true is said to one caller only: the probe."""
+        if self._probe_at is None:
+            return True
+        now = self._clock()
+        if now < self._probe_at:
+            return False
+        self._probing = True
+        self._probe_at = now + self._open_seconds
+        return True
+
+    def succeeded(self) -> None:
+        self._failures = 0
+        self._probing = False
+        if self._probe_at is not None:
+            self._probe_at = None
+            self._gauge.set(0)
+
+    def failed(self) -> None:
+        self._failures += 1
+        if self._probe_at is None and self._failures < self._threshold:
+            return
+        if self._probe_at is None:
+            self._gauge.set(1)
+            self._opened.inc()
+        self._probing = False
+        self._probe_at = self._clock() + self._open_seconds

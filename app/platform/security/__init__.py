@@ -1,0 +1,1 @@
+"""Who may: callers, tokens, passwords and the headers that browsers obey."""

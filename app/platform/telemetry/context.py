@@ -1,0 +1,43 @@
+"""What is known about the request being served; every room adds what it learns, and the log line tells it all."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from time import perf_counter
+
+UNMATCHED_ROUTE = "unmatched"
+
+
+@dataclass(slots=True)
+class RequestContext:
+    request_id: str
+    instance: str = ""
+    started: float = field(default_factory=perf_counter)  # seconds, perf_counter's clock
+    method: str = "GET"
+    path: str = ""  # without the query string, which may carry secrets
+    route: str = UNMATCHED_ROUTE  # the template, e.g. /api/v1/equipment/{id}; bounded, so it may label metrics
+    client_address: str = ""
+    trace_id: str | None = None  # W3C trace context, as the client sent it
+
+    caller_id: str | None = None
+    organization_id: str | None = None
+
+    served_by: str | None = None  # "cache:redis", "replica:NAME" or "primary"
+    cache: str | None = None  # the value of X-Cache
+    wal_required: int = 0  # bytes; reads have to be at or past this WAL position
+    wal_written: int = 0  # bytes; the WAL position after the last commit of this request
+
+    queries: int = 0
+    query_seconds: float = 0.0
+
+    extra_headers: list[tuple[bytes, bytes]] = field(default_factory=list)  # added when the response starts
+
+
+request_context: ContextVar[RequestContext] = ContextVar("request_context")
+
+
+def current() -> RequestContext:
+    """The context of the request being served; outside of one, a fresh one that nobody reads."""
+    context = request_context.get(None)
+    return RequestContext(request_id="-") if context is None else context

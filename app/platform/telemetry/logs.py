@@ -1,0 +1,168 @@
+"""Logs: one JSON object per line on stdout, each with the request id; and the access log, one line per request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, MutableMapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, Literal
+
+import orjson
+import structlog
+
+from app.platform.telemetry.context import RequestContext, request_context
+
+LogFormat = Literal["json", "console"]
+
+MAX_PATH_CHARACTERS = 512
+MAX_METHOD_CHARACTERS = 16
+# The kernel writes so much to a pipe in one piece (PIPE_BUF): lines of several workers don't mix.
+WRITE_BYTES = 4_096
+FLUSH_SECONDS = 0.05
+
+# They have formats and handlers of their own, which would print their lines twice.
+ADOPTED_LOGGERS = ("uvicorn", "uvicorn.error", "gunicorn.error", "sqlalchemy", "alembic")
+SILENT_LOGGERS = ("uvicorn.access", "gunicorn.access")  # the access log here says more
+CHATTY_LOGGERS = ("httpx", "httpcore", "asyncio")
+
+
+def configure_logging(level: str = "info", format: LogFormat = "json") -> None:
+    """Sends structlog's and the standard library's lines through one handler. May be called again."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_formatter(format))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    for name in ADOPTED_LOGGERS:
+        _reset(logging.getLogger(name), propagate=True)
+    for name in SILENT_LOGGERS:
+        _reset(logging.getLogger(name), propagate=False)
+    for name in CHATTY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *_shared_processors(), _to_standard_library],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def _reset(logger: logging.Logger, *, propagate: bool) -> None:
+    logger.handlers.clear()
+    logger.propagate = propagate
+
+
+def _shared_processors() -> list[structlog.types.Processor]:
+    return [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        _add_request,
+        _drop_uvicorns_colours,
+    ]
+
+
+def _add_request(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if (context := request_context.get(None)) is not None:
+        event.setdefault("request_id", context.request_id)
+        event.setdefault("instance", context.instance)
+    return event
+
+
+def _drop_uvicorns_colours(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event.pop("color_message", None)
+    return event
+
+
+def _to_standard_library(logger: Any, name: str, event: MutableMapping[str, Any]) -> Any:
+    args, kwargs = structlog.stdlib.ProcessorFormatter.wrap_for_formatter(logger, name, dict(event))
+    # structlog keeps the exception to itself; error reports look for it in the record.
+    return args, {**kwargs, "exc_info": event.get("exc_info")}
+
+
+def _formatter(format: LogFormat) -> logging.Formatter:
+    rendering: list[structlog.types.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if format == "json":
+        rendering += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
+    else:
+        rendering += [structlog.dev.ConsoleRenderer(timestamp_key="ts")]
+    return structlog.stdlib.ProcessorFormatter(processors=rendering, foreign_pre_chain=_shared_processors())
+
+
+def _json(event: dict[str, Any], **_: object) -> str:
+    return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+class AccessLog:
+    """One line per request, without personal data: no query string, no e-mail address, no token.
+
+    Lines wait up to FLUSH_SECONDS for company, since a write per line is what costs most; `flush` at the end of the
+    process. If nobody reads them, they are dropped: requests don't wait for their log.
+    """
+
+    def __init__(self, format: LogFormat = "json", stream: BinaryIO | None = None) -> None:
+        self._stream = sys.stdout.buffer if stream is None else stream
+        self._line: Callable[[RequestContext, int, float], bytes] = _json_line if format == "json" else _console_line
+        self._waiting = bytearray()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def write(self, context: RequestContext, status: int, seconds: float) -> None:
+        line = self._line(context, status, seconds)
+        if len(self._waiting) + len(line) > WRITE_BYTES:
+            self.flush()
+        self._waiting += line
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiting:
+            waiting, self._waiting = self._waiting, bytearray()
+            with suppress(OSError):
+                self._stream.write(waiting)
+                self._stream.flush()
+
+
+def _json_line(context: RequestContext, status: int, seconds: float) -> bytes:
+    return orjson.dumps(
+        {
+            "ts": datetime.now(UTC),
+            "level": "error" if status >= 500 else "info",
+            "event": "request",
+            "request_id": context.request_id,
+            "trace_id": context.trace_id,
+            "method": context.method[:MAX_METHOD_CHARACTERS],
+            "route": context.route,
+            "path": context.path[:MAX_PATH_CHARACTERS],
+            "status": status,
+            "duration_ms": round(seconds * 1_000, 3),
+            "queries": context.queries,
+            "query_ms": round(context.query_seconds * 1_000, 3),
+            "cache": context.cache,
+            "served_by": context.served_by,
+            "caller": context.caller_id,
+            "organization": context.organization_id,
+            "client": context.client_address,
+            "instance": context.instance,
+        },
+        option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE,
+    )
+
+
+def _console_line(context: RequestContext, status: int, seconds: float) -> bytes:
+    parts = (
+        f"{datetime.now():%H:%M:%S}",
+        context.method[:MAX_METHOD_CHARACTERS],
+        context.path[:MAX_PATH_CHARACTERS],
+        str(status),
+        f"{seconds * 1_000:.1f} ms",
+        f"{context.queries} queries",
+        context.served_by or "-",
+        context.request_id,
+    )
+    return ascii("  ".join(parts))[1:-1].encode() + b"\n"
