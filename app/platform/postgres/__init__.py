@@ -1,0 +1,1 @@
+"""Pools, replica choice, consistency tokens, sessions, failover."""

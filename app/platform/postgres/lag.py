@@ -1,0 +1,38 @@
+"""How far a replica is behind, in time, told by the primary's own progress."""
+
+import time
+from collections import deque
+
+from app.platform.postgres.positions import covers
+
+HISTORY = 2_048
+SPACING_SECONDS = 0.05
+
+
+class LagClock:
+    """Remembers when the primary was seen where.
+
+    A replica's lag is the age of the oldest position that it has not replayed. Unlike
+    `now() - pg_last_xact_replay_timestamp()` it doesn't grow while the primary is idle, needs no synchronised clocks,
+    and goes on growing when the replica has lost its connection to the primary.
+    """
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque(maxlen=HISTORY)
+
+    def record(self, position: int, now: float | None = None) -> None:
+        """Keeps positions that are new, 50 ms apart or more: the history spans 100 s at least."""
+        at = time.monotonic() if now is None else now
+        if self._seen and (self._seen[-1][1] == position or at - self._seen[-1][0] < SPACING_SECONDS):
+            return
+        self._seen.append((at, position))
+
+    def lag_seconds(self, replayed: int, now: float | None = None) -> float:
+        """At most the age of the history."""
+        at = time.monotonic() if now is None else now
+        behind_since = at
+        for seen_at, position in reversed(self._seen):
+            if covers(replayed, position):
+                break
+            behind_since = seen_at
+        return at - behind_since

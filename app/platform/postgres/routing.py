@@ -1,0 +1,105 @@
+"""Which server a read goes to: a replica that has what it requires, by least load of two at random, or the primary."""
+
+import random
+from collections.abc import Sequence
+
+from app.platform.postgres import metrics
+from app.platform.postgres.errors import CONFLICTS, is_unreachable, sqlstate
+from app.platform.postgres.monitor import Monitor
+from app.platform.postgres.options import DatabaseOptions
+from app.platform.postgres.positions import covers
+from app.platform.postgres.replica import Replica
+from app.platform.postgres.server import Server
+from app.platform.resilience.deadlines import remaining
+from app.platform.telemetry.context import current
+
+
+class Router:
+    """Decides on what the monitor has seen: no query, and no wait unless a position is required that no replica has."""
+
+    def __init__(self, monitor: Monitor, primary: Server, options: DatabaseOptions) -> None:
+        self._monitor = monitor
+        self._primary = primary
+        self._options = options
+
+    async def choose(self, required: int) -> Server:
+        """Waits for at most `consistency_wait_seconds`."""
+        if not required:
+            return self._least_loaded(self._eligible(0)) or self._primary
+        if at_once := self._least_loaded(self._eligible(required)):
+            return _met("at_once", at_once)
+        if await self._reached(required) and (waited := self._least_loaded(self._eligible(required))):
+            return _met("waited", waited)
+        return _met("primary", self._primary)
+
+    def other(self, required: int, tried: Sequence[Server]) -> Server | None:
+        """Where to go when `tried` have failed; None when nothing is left."""
+        left = [replica for replica in self._eligible(required) if replica not in tried]
+        return self._least_loaded(left) or (None if self._primary in tried else self._primary)
+
+    def failed(self, server: Server) -> None:
+        """A read could not reach it: nobody else needs to find that out."""
+        if isinstance(server, Replica):
+            self._monitor.eject(server, "read failed")
+
+    def _eligible(self, required: int) -> list[Replica]:
+        return [
+            replica
+            for replica in self._monitor.replicas
+            if replica.eligible and (not required or covers(replica.position, required))
+        ]
+
+    def _least_loaded(self, replicas: list[Replica]) -> Replica | None:
+        """Power of two choices (Mitzenmacher 2001): as good as knowing the least of all, without a stampede to it."""
+        if not replicas:
+            return None
+        return min(random.sample(replicas, min(2, len(replicas))), key=_load)
+
+    async def _reached(self, required: int) -> bool:
+        seconds = remaining(self._options.consistency_wait_seconds)
+        hopeful = any(replica.eligible and replica.lag_seconds <= seconds for replica in self._monitor.replicas)
+        return hopeful and await self._monitor.reached(required, seconds)
+
+
+def _load(replica: Replica) -> tuple[int, int]:
+    """Sessions first, then the round trip in whole milliseconds, so that noise does not decide."""
+    return replica.in_use, round(replica.round_trip_seconds * 1_000)
+
+
+def _met(how: str, server: Server) -> Server:
+    metrics.READ_REQUIREMENTS.labels(how).inc()
+    return server
+
+
+class ReadRoute:
+    """Where one session's statements go, and where to when that fails."""
+
+    def __init__(self, router: Router, server: Server, required: int) -> None:
+        self._router = router
+        self._required = required
+        self._tried: list[Server] = []
+        self._enter(server)
+
+    def divert(self, error: Exception) -> bool:
+        """Moves to another server if that may help. A conflict with recovery doesn't tell against the replica."""
+        unreachable = is_unreachable(error)
+        if unreachable:
+            self._router.failed(self.server)
+        conflict = isinstance(self.server, Replica) and sqlstate(error) in CONFLICTS
+        other = self._router.other(self._required, self._tried) if unreachable or conflict else None
+        if other is None:
+            return False
+        metrics.DIVERSIONS.labels(self.server.name).inc()
+        self.leave()
+        self._enter(other)
+        return True
+
+    def leave(self) -> None:
+        self.server.in_use -= 1
+
+    def _enter(self, server: Server) -> None:
+        self.server = server
+        self._tried.append(server)
+        server.in_use += 1
+        current().served_by = server.served_by
+        metrics.READS.labels(server.name).inc()

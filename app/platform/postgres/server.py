@@ -1,0 +1,78 @@
+"""One Postgres server as this process sees it: a pool of connections, and a way to drop them all at once."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from app.platform.postgres.connector import Connector
+from app.platform.postgres.instrument import MeasuredPool, instrument
+from app.platform.postgres.options import DatabaseOptions
+from app.platform.postgres.transaction import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """Connections of one pool in this process."""
+
+    server: str
+    open: int
+    in_use: int
+    limit: int
+
+
+class Server:
+    """`in_use` counts the sessions that were given to it, those that wait for a connection included."""
+
+    def __init__(
+        self, name: str, url: str, options: DatabaseOptions, *, read_only: bool, primary: bool, size: int, overflow: int
+    ) -> None:
+        self.name = name
+        self.in_use = 0
+        self._limit = size + overflow
+        self.connector = Connector(options, read_only=read_only, primary=primary)
+        self.engine = _create_engine(make_url(url), options, self.connector, size, overflow, autocommit=read_only)
+        instrument(self.engine, name)
+        self._pool.server = name
+
+    @property
+    def served_by(self) -> str:
+        """As X-Served-By says it."""
+        return "primary"
+
+    async def connect(self) -> Connection:
+        """A connection beside the pool, known to the connector as well."""
+        engine = self.engine.sync_engine
+        _, arguments = engine.dialect.create_connect_args(engine.url)
+        return await self.connector(**arguments)
+
+    def pool_state(self) -> PoolState:
+        pool = self._pool
+        return PoolState(self.name, pool.checkedout() + pool.checkedin(), pool.checkedout(), self._limit)
+
+    @property
+    def _pool(self) -> MeasuredPool:
+        return cast(MeasuredPool, self.engine.pool)
+
+    async def aclose(self) -> None:
+        await self.engine.dispose()
+
+
+def _create_engine(
+    url: URL, options: DatabaseOptions, connector: Connector, size: int, overflow: int, *, autocommit: bool
+) -> AsyncEngine:
+    """Reads are in AUTOCOMMIT, which saves their BEGIN and ROLLBACK; behind a pooler they need a transaction."""
+    return create_async_engine(
+        url.difference_update_query(["name"]),
+        poolclass=MeasuredPool,
+        pool_size=size,
+        max_overflow=overflow,
+        pool_timeout=options.pool_timeout_seconds,
+        pool_recycle=options.pool_recycle_seconds,
+        connect_args={
+            "async_creator_fn": connector,
+            "prepared_statement_cache_size": options.statement_cache_size,
+        },
+        **({"isolation_level": "AUTOCOMMIT"} if autocommit and not options.behind_pooler else {}),
+    )

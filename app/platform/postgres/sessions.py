@@ -1,0 +1,126 @@
+"""What repositories are given: a session that can only read, or one transaction on the primary."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from app.platform.postgres import metrics
+from app.platform.postgres.errors import CommitOutcomeUnknown
+from app.platform.postgres.routing import ReadRoute
+from app.platform.postgres.server import Server
+from app.platform.postgres.transaction import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A transaction that lasts. Replicas at `wal_position` or past it have it; `tags` are to be invalidated."""
+
+    wal_position: int
+    tags: frozenset[str]
+
+
+class DivertingSession(Session):
+    """Repeats a statement elsewhere when its server fails. That is safe: it only reads, in a transaction of its own."""
+
+    route: ReadRoute
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        return self._wherever_it_works(super().execute, *args, **kwargs)
+
+    def scalar(self, *args: Any, **kwargs: Any) -> Any:
+        return self._wherever_it_works(super().scalar, *args, **kwargs)
+
+    def scalars(self, *args: Any, **kwargs: Any) -> Any:
+        return self._wherever_it_works(super().scalars, *args, **kwargs)
+
+    def _wherever_it_works(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        while True:
+            try:
+                return run(*args, **kwargs)
+            except Exception as error:
+                if not self.route.divert(error):
+                    raise
+            self._start_over()
+
+    def _start_over(self) -> None:
+        """What was loaded so far stays readable; a rollback would expire it."""
+        self.expunge_all()
+        self.rollback()
+        self.bind = self.route.server.engine.sync_engine
+
+
+class ReadSession(AsyncSession):
+    """Reads from one server; the database itself refuses a write. Each statement is a transaction of its own.
+
+    Where several statements have to see the same state, say so before the first one:
+    `await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})`.
+    """
+
+    sync_session_class = DivertingSession
+
+    def __init__(self, route: ReadRoute) -> None:
+        super().__init__(route.server.engine, expire_on_commit=False, autoflush=False)
+        self.sync_session.route = route  # type: ignore[attr-defined]
+
+
+class WriteSession(AsyncSession):
+    """One transaction on the primary."""
+
+    def __init__(
+        self, server: Server, *, on_commit: Callable[[Commit], Awaitable[None]], commit_seconds: float
+    ) -> None:
+        super().__init__(server.engine, expire_on_commit=False)
+        self._on_commit = on_commit
+        self._commit_seconds = commit_seconds
+        self._tags: set[str] = set()
+        self._committing = asyncio.Lock()
+
+    def touch(self, *tags: str) -> None:
+        """Names what this transaction changes: cached answers with one of these tags are dropped after COMMIT."""
+        self._tags.update(tags)
+
+    async def commit(self) -> None:
+        """Bounded. Raises `CommitOutcomeUnknown` where the server's word is missing."""
+        if not self.in_transaction():
+            return
+        async with self._committing:
+            await self.flush()
+            commit = Commit(await self._commit(), frozenset(self._tags))
+        await self._on_commit(commit)
+
+    async def finish(self, *, commit: bool) -> None:
+        """Commits if asked to, and gives the connection back in any case."""
+        try:
+            if commit:
+                await self.commit()
+        finally:
+            async with self._committing:
+                await self.close()
+
+    async def _commit(self) -> int:
+        driver = await self._driver_connection()
+        driver.written = 0
+        try:
+            async with asyncio.timeout(self._commit_seconds):
+                await super().commit()
+        except TimeoutError as error:
+            metrics.COMMITS.labels("unknown").inc()
+            raise CommitOutcomeUnknown("COMMIT took too long") from error
+        except CommitOutcomeUnknown:
+            metrics.COMMITS.labels("unknown").inc()
+            raise
+        except Exception:
+            metrics.COMMITS.labels("failed").inc()
+            raise
+        metrics.COMMITS.labels("committed").inc()
+        return driver.written
+
+    async def _driver_connection(self) -> Connection:
+        raw = await (await self.connection()).get_raw_connection()
+        connection = raw.driver_connection
+        assert isinstance(connection, Connection)
+        return connection

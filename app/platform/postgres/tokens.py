@@ -1,0 +1,46 @@
+"""Consistency tokens: a WAL position that a caller has written, signed, so that its reads never go behind it.
+
+Signed since a made-up position would send every read to the primary. A token tells nothing secret and grants nothing.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import struct
+import time
+
+from app.platform.postgres.positions import lsn_of, pack, timeline_of
+
+LAYOUT = struct.Struct(">IQI")  # timeline, LSN, expiry in seconds since 1970
+SIGNATURE_BYTES = 16
+TOKEN_CHARACTERS = (LAYOUT.size + SIGNATURE_BYTES) * 8 // 6 + 1  # 43: base64 without padding
+
+
+class ConsistencyTokens:
+    """After `lifetime_seconds` a token is as none: by then replicas that get reads have long caught up."""
+
+    def __init__(self, secret: str, lifetime_seconds: float = 300.0) -> None:
+        self._key = hmac.digest(secret.encode(), b"headroom consistency token", hashlib.sha256)
+        self._lifetime = lifetime_seconds
+
+    def sign(self, position: int) -> str:
+        payload = LAYOUT.pack(timeline_of(position), lsn_of(position), int(time.time() + self._lifetime))
+        return base64.urlsafe_b64encode(payload + self._signature(payload)).rstrip(b"=").decode()
+
+    def verify(self, token: str) -> int | None:
+        """The position, or None for a token that is forged, expired or no token at all."""
+        if len(token) != TOKEN_CHARACTERS:
+            return None
+        try:
+            signed = base64.b64decode(token + "=", altchars="-_", validate=True)
+        except (binascii.Error, ValueError):
+            return None
+        payload, signature = signed[: LAYOUT.size], signed[LAYOUT.size :]
+        if not hmac.compare_digest(signature, self._signature(payload)):
+            return None
+        timeline, lsn, expiry = LAYOUT.unpack(payload)
+        return pack(timeline, lsn) if expiry > time.time() else None
+
+    def _signature(self, payload: bytes) -> bytes:
+        return hmac.digest(self._key, payload, hashlib.sha256)[:SIGNATURE_BYTES]
