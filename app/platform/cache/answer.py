@@ -1,0 +1,61 @@
+"""A finished answer, and its form in Redis."""
+
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+FORM = 1  # another form is a miss, so that two releases can run side by side
+HEAD = struct.Struct(">BdHHH")  # form, time stored, length of the fence, status, number of headers
+PAIR = struct.Struct(">HH")  # lengths of a header's name and value
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: Headers
+    body: bytes
+
+    @property
+    def cacheable(self) -> bool:
+        """A 200 that is not meant for one client alone (RFC 9111, 3 and 7.3)."""
+        return self.status == 200 and not any(
+            name == b"set-cookie" or (name == b"cache-control" and b"no-store" in value) for name, value in self.headers
+        )
+
+
+class Entry(NamedTuple):
+    """`fence`: the generations of the answer's tags, read before the answer was made."""
+
+    fence: bytes
+    stored_at: float  # Unix time
+    answer: Answer
+
+
+def encode(entry: Entry) -> bytes:
+    """Raises struct.error for what does not fit: a header over 64 KiB, say."""
+    answer = entry.answer
+    parts = [HEAD.pack(FORM, entry.stored_at, len(entry.fence), answer.status, len(answer.headers)), entry.fence]
+    for name, value in answer.headers:
+        parts += (PAIR.pack(len(name), len(value)), name, value)
+    return b"".join((*parts, answer.body))
+
+
+def decode(data: bytes) -> Entry | None:
+    """None for what is not of this form."""
+    try:
+        form, stored_at, fence_length, status, header_count = HEAD.unpack_from(data)
+        if form != FORM:
+            return None
+        end = HEAD.size + fence_length
+        fence = data[HEAD.size : end]
+        headers = []
+        for _ in range(header_count):
+            name_length, value_length = PAIR.unpack_from(data, end)
+            middle = end + PAIR.size + name_length
+            headers.append((data[end + PAIR.size : middle], data[middle : middle + value_length]))
+            end = middle + value_length
+    except struct.error:
+        return None
+    return Entry(fence, stored_at, Answer(status, tuple(headers), data[end:]))
