@@ -1,0 +1,84 @@
+"""The parts that endpoints ask for, as `Annotated` aliases. Nothing here opens anything: see `resources.py`."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Request, Security, params
+from fastapi.openapi.models import OAuthFlowPassword, OAuthFlows
+from fastapi.security import OAuth2, SecurityScopes
+
+from app.platform.errors import Forbidden, Unauthenticated
+from app.platform.postgres import ReadSession as ReadSessionType
+from app.platform.postgres import WriteSession as WriteSessionType
+from app.platform.security.caller import Caller as CallerType
+from app.platform.security.tokens import InvalidToken
+from app.resources import Resources as ResourcesType
+
+
+def resources(request: Request) -> ResourcesType:
+    found: ResourcesType = request.app.state.resources
+    return found
+
+
+async def read_session(request: Request) -> AsyncIterator[ReadSessionType]:
+    async with resources(request).database.read() as session:
+        yield session
+
+
+async def fresh_session(request: Request) -> AsyncIterator[ReadSessionType]:
+    async with resources(request).database.read(fresh=True) as session:
+        yield session
+
+
+async def write_session(request: Request) -> AsyncIterator[WriteSessionType]:
+    async with resources(request).database.write() as session:
+        yield session
+
+
+# scope="function": the session ends, and a write commits, before the answer goes out. FastAPI's default ends
+# it afterwards: the client would have its 201 while the COMMIT can still fail.
+ReadSession = Annotated[ReadSessionType, Depends(read_session, scope="function")]
+FreshSession = Annotated[ReadSessionType, Depends(fresh_session, scope="function")]
+WriteSession = Annotated[WriteSessionType, Depends(write_session, scope="function")]
+
+
+class CallerScheme(OAuth2):
+    """Who sent the request. The gateway has looked at the credentials; what it found out is judged here.
+
+    One object is dependency and OpenAPI security scheme, so that the document can't forget what is enforced.
+    Raises `Unauthenticated` without a valid token, `Forbidden` without a scope that the route names.
+    """
+
+    async def __call__(self, request: Request, scopes: SecurityScopes) -> CallerType:  # type: ignore[override]
+        found: CallerType | InvalidToken | None = request.scope["state"].get("caller")
+        if found is None:
+            raise Unauthenticated("Send an access token: Authorization: Bearer <token>.")
+        if isinstance(found, InvalidToken):
+            raise Unauthenticated(str(found))
+        if missing := [scope for scope in scopes.scopes if scope not in found.scopes]:
+            raise Forbidden(f"The scope {missing[0]} is needed.")
+        return found
+
+
+SCOPES = {
+    "equipment:read": "See equipment",
+    "equipment:write": "Add, change and remove equipment",
+    "checkouts:read": "See who has what",
+    "checkouts:write": "Check equipment out and return it",
+    "analytics:read": "See the figures",
+}
+caller = CallerScheme(
+    flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl="/api/v1/auth/token", scopes=SCOPES)),
+    scheme_name="access token",
+    description="A JWT from POST /api/v1/auth/login",
+)
+
+
+def caller_with(*scopes: str) -> params.Security:
+    """The caller, who has to hold all of these scopes."""
+    required: params.Security = Security(caller, scopes=scopes)
+    return required
+
+
+Resources = Annotated[ResourcesType, Depends(resources)]
+Caller = Annotated[CallerType, Security(caller)]

@@ -1,0 +1,117 @@
+"""Every query about equipment."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.features.equipment.models import Equipment
+from app.features.equipment.schemas import OWN_FIELDS, EquipmentQuery
+from app.platform.http.pagination import Listing, Slice, Window
+from app.platform.http.totals import total_of
+
+LISTING = Listing(
+    name="equipment",
+    sorts={
+        "name": Equipment.name,
+        "asset_tag": Equipment.asset_tag,
+        "created_at": Equipment.created_at,
+        "updated_at": Equipment.updated_at,
+    },
+    default_sort="name",
+    tiebreak=Equipment.id,
+)
+Row = dict[str, Any]
+
+
+def columns(fields: Collection[str]) -> list[Any]:
+    """The columns behind these fields; the others are not even read."""
+    return [getattr(Equipment, name) for name in fields]
+
+
+def search_query(words: str) -> str:
+    """Full-text query for rows that hold each word, or a word that begins like it."""
+    return " & ".join(f"'{word}':*" for word in re.split(r"[\W_]+", words) if word)
+
+
+class EquipmentRepository:
+    """Sees one organization only."""
+
+    def __init__(self, session: AsyncSession, organization_id: UUID) -> None:
+        self.session = session
+        self.organization_id = organization_id
+
+    def matching(self, query: EquipmentQuery, fields: Sequence[str] = ("id",)) -> Select[Any]:
+        """The items that the filters let through, unordered."""
+        return select(*columns(fields)).where(self._own, *self._filters(query))
+
+    async def page(self, query: EquipmentQuery, fields: Sequence[str], window: Window) -> Slice:
+        rows = await self.session.execute(window.apply(self.matching(query, fields)))
+        return window.slice(rows.mappings().all(), await total_of(self.session, self.matching(query), query.total))
+
+    async def get(self, equipment_id: UUID, fields: Sequence[str] = OWN_FIELDS) -> Row | None:
+        return await self._one(select(*columns(fields)).where(self._own, Equipment.id == equipment_id))
+
+    async def lock(self, equipment_id: UUID) -> Row | None:
+        """Status and version of an item that no one else can change until the transaction ends."""
+        statement = select(Equipment.status, Equipment.version).where(self._own, Equipment.id == equipment_id)
+        return await self._one(statement.with_for_update())
+
+    async def add(self, values: Mapping[str, Any]) -> Row:
+        """Raises `sqlalchemy.exc.IntegrityError` when the asset tag is taken."""
+        statement = insert(Equipment).values(organization_id=self.organization_id, **values)
+        row = await self._one(statement.returning(*columns(OWN_FIELDS)))
+        assert row is not None
+        return row
+
+    async def change(
+        self, equipment_id: UUID, values: Mapping[str, Any], *conditions: ColumnElement[bool]
+    ) -> Row | None:
+        """Change an item that meets the conditions, and count its version up; None when there is no such item."""
+        statement = (
+            update(Equipment)
+            .where(self._own, Equipment.id == equipment_id, *conditions)
+            .values(**values, version=Equipment.version + 1, updated_at=func.now())
+        )
+        return await self._one(statement.returning(*columns(OWN_FIELDS)))
+
+    async def remove(self, equipment_id: UUID) -> None:
+        await self.session.execute(delete(Equipment).where(self._own, Equipment.id == equipment_id))
+
+    async def figures(self) -> tuple[Row, ...]:
+        """Number and value of the items, by category and status."""
+        statement = select(
+            Equipment.category,
+            Equipment.status,
+            func.count().label("items"),
+            func.coalesce(func.sum(Equipment.purchase_price), 0).label("value"),
+        )
+        rows = await self.session.execute(statement.where(self._own).group_by(Equipment.category, Equipment.status))
+        return tuple(dict(row) for row in rows.mappings())
+
+    @property
+    def _own(self) -> ColumnElement[bool]:
+        return Equipment.organization_id == self.organization_id
+
+    def _filters(self, query: EquipmentQuery) -> list[ColumnElement[bool]]:
+        found: list[ColumnElement[bool]] = []
+        if query.category is not None:
+            found.append(Equipment.category == query.category)
+        if query.status is not None:
+            found.append(Equipment.status == query.status)
+        if query.location is not None:
+            found.append(Equipment.location == query.location)
+        if query.tag:
+            found.append(Equipment.tags.contains(query.tag))
+        if query.q is not None:
+            found.append(Equipment.search.op("@@")(func.to_tsquery("simple", search_query(query.q))))
+        if query.updated_since is not None:
+            found.append(Equipment.updated_at >= query.updated_since)
+        return found
+
+    async def _one(self, statement: Any) -> Row | None:
+        row = (await self.session.execute(statement)).mappings().one_or_none()
+        return None if row is None else dict(row)

@@ -1,0 +1,53 @@
+"""Signing up, logging in, and who am I."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form
+
+from app.dependencies import Caller, FreshSession, Resources
+from app.features.identity import service
+from app.features.identity.schemas import Credentials, PasswordGrant, Registration, Token, UserOut
+from app.platform.http.problems import problem_responses
+from app.platform.limits import limiter
+
+router = APIRouter(prefix="/auth", tags=["identity"])
+
+
+@router.post("/register", status_code=201, responses=problem_responses(service.EmailTaken))
+@limiter.limit("10/minute;100/hour")
+async def register(body: Registration, parts: Resources) -> UserOut:
+    """Create an organization, and yourself as its owner."""
+    # Hashing takes a while and waits its turn: the connection is asked for afterwards.
+    password_hash = await parts.passwords.hash(body.password.get_secret_value())
+    async with parts.database.write() as session:
+        user = await service.register(session, body, password_hash)
+    return UserOut.model_validate(user)
+
+
+@router.post("/login", responses=problem_responses(service.WrongCredentials))
+@limiter.limit("20/minute;200/hour")
+async def login(body: Credentials, parts: Resources) -> Token:
+    """Trade e-mail and password for an access token."""
+    return await _log_in(body, parts)
+
+
+@router.post("/token", responses=problem_responses(service.WrongCredentials))
+@limiter.limit("20/minute;200/hour")
+async def token(form: Annotated[PasswordGrant, Form()], parts: Resources) -> Token:
+    """The same as an OAuth2 password form, which the button in /docs sends."""
+    return await _log_in(Credentials(email=form.username, password=form.password), parts)
+
+
+@router.get("/me", responses=problem_responses())
+async def me(caller: Caller, session: FreshSession) -> UserOut:
+    """Who the token speaks for."""
+    return UserOut.model_validate(await service.profile(session, caller))
+
+
+async def _log_in(body: Credentials, parts: Resources) -> Token:
+    # No connection is held while Argon2id works.
+    async with parts.database.read(fresh=True) as session:
+        account = await service.find_account(session, body.email)
+    account = await service.authenticate(account, body.password.get_secret_value(), parts.passwords)
+    access_token, expires_in = service.issue_token(account, parts.token_issuer)
+    return Token(access_token=access_token, expires_in=expires_in)

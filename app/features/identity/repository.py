@@ -1,0 +1,49 @@
+"""Every query about organizations and people."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.features.identity.models import Organization, User
+
+Row = dict[str, Any]
+
+
+class IdentityRepository:
+    """Looks people up by e-mail or id alone: logging in is where the organization is still unknown."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self.session = session
+
+    async def add_organization(self, name: str) -> UUID:
+        statement = insert(Organization).values(name=name).returning(Organization.id)
+        return (await self.session.execute(statement)).scalar_one()
+
+    async def add_user(self, organization_id: UUID, **values: str) -> UUID:
+        """Raises `sqlalchemy.exc.IntegrityError` when the e-mail is taken."""
+        statement = insert(User).values(organization_id=organization_id, **values).returning(User.id)
+        return (await self.session.execute(statement)).scalar_one()
+
+    async def user_by_email(self, email: str) -> Row | None:
+        return await self._one(self._users().add_columns(User.password_hash).where(User.email == email))
+
+    async def user(self, organization_id: UUID, user_id: UUID) -> Row | None:
+        return await self._one(self._users().where(User.organization_id == organization_id, User.id == user_id))
+
+    def _users(self) -> Select[Any]:
+        statement: Select[Any] = select(
+            User.id,
+            User.email,
+            User.full_name,
+            User.role,
+            User.organization_id,
+            Organization.name.label("organization"),
+            User.created_at,
+        ).join(Organization, Organization.id == User.organization_id)
+        return statement
+
+    async def _one(self, statement: Select[Any]) -> Row | None:
+        row = (await self.session.execute(statement)).mappings().one_or_none()
+        return None if row is None else dict(row)

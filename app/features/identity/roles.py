@@ -1,0 +1,15 @@
+"""What each role may do. Tokens carry the scopes, so that no request has to look the role up."""
+
+from collections.abc import Mapping
+
+from app.platform.security.caller import Role
+
+READ = frozenset({"equipment:read", "checkouts:read", "analytics:read"})
+WRITE = READ | {"equipment:write", "checkouts:write"}
+
+SCOPES: Mapping[Role, frozenset[str]] = {
+    Role.OWNER: WRITE,
+    Role.ADMIN: WRITE,
+    Role.MEMBER: WRITE,
+    Role.VIEWER: READ,
+}

@@ -1,0 +1,61 @@
+"""What goes over the wire about people and organizations."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from email_validator import EmailNotValidError, validate_email
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+from app.platform.http.types import Line, UtcTime
+from app.platform.security.caller import Role
+
+
+def normalize_email(value: str) -> str:
+    """The address in lower case: nobody's mail server tells Ann@ from ann@, and no one should register both."""
+    try:
+        return validate_email(value, check_deliverability=False, test_environment=True).normalized.lower()
+    except EmailNotValidError as error:
+        raise ValueError(str(error)) from None
+
+
+Email = Annotated[str, Field(max_length=254, json_schema_extra={"format": "email"}), AfterValidator(normalize_email)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Registration(Body):
+    email: Email
+    password: Annotated[SecretStr, Field(min_length=10, max_length=128)]
+    full_name: Annotated[Line, Field(min_length=1, max_length=200)]
+    organization: Annotated[Line, Field(min_length=1, max_length=200)]
+
+
+class Credentials(Body):
+    email: Email
+    password: Annotated[SecretStr, Field(min_length=1, max_length=128)]
+
+
+class PasswordGrant(BaseModel):
+    """The form of RFC 6749, 4.3: clients add fields of their own (`client_id`, ...), which are let be."""
+
+    grant_type: Literal["password"] = "password"
+    username: Email
+    password: Annotated[SecretStr, Field(min_length=1, max_length=128)]
+
+
+class UserOut(BaseModel):
+    id: UUID
+    email: str
+    full_name: str
+    role: Role
+    organization_id: UUID
+    organization: str
+    created_at: UtcTime
+
+
+class Token(BaseModel):
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"
+    expires_in: Annotated[int, Field(description="seconds")]

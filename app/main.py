@@ -1,0 +1,153 @@
+"""`create_app(settings)`: the one place where the parts meet. Wiring, no logic."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import iter_route_contexts
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.features.analytics import endpoints as analytics
+from app.features.checkouts import endpoints as checkouts
+from app.features.equipment import endpoints as equipment
+from app.features.identity import endpoints as identity
+from app.operations import operations_router
+from app.platform.http.batch import batch_router
+from app.platform.http.bounds import RequestBoundsMiddleware
+from app.platform.http.explanations import problems_router
+from app.platform.http.gateway import Gateway
+from app.platform.http.openapi import customize_openapi
+from app.platform.http.problems import DeadlineExceeded, install_problem_handlers, send_problem
+from app.platform.http.routes import RouteTable
+from app.platform.limits import parse_limits
+from app.platform.postgres.errors import DatabaseError
+from app.platform.resilience.deadlines import DeadlineMiddleware
+from app.platform.resilience.drain import Drain, DrainMiddleware
+from app.platform.security.headers import CrossSiteWriteMiddleware, SecurityHeadersMiddleware
+from app.platform.telemetry.errors import report_errors
+from app.platform.telemetry.logs import AccessLog, configure_logging
+from app.platform.telemetry.metrics import RequestMetrics
+from app.platform.telemetry.middleware import RequestContextMiddleware
+from app.problems import TRANSLATIONS
+from app.resources import Resources, open_resources
+from app.settings import Settings
+
+OpenResources = Callable[[Settings], AbstractAsyncContextManager[Resources]]
+API = "/api/v1"
+MAX_BATCH_RESPONSE_BYTES = 8 * 1024 * 1024
+CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "If-Match", "If-None-Match", "Idempotency-Key", "X-Request-ID")
+CORS_RESPONSE_HEADERS = ("ETag", "Link", "Location", "Retry-After", "X-Request-ID", "X-Consistency-Token")
+
+
+def create_app(settings: Settings | None = None, open_resources: OpenResources = open_resources) -> FastAPI:
+    """The ASGI application. Opens nothing before its lifespan begins; a test passes parts of its own."""
+    settings = settings or Settings()
+    drain = Drain()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_resources(settings) as app.state.resources:
+            yield
+
+    def gateway(inner: ASGIApp) -> Gateway:
+        """Kept, since the parts of a batch come in through it again."""
+        app.state.gateway = made = Gateway(
+            inner,
+            routes=lambda: app.state.routes,
+            parts=lambda: app.state.resources,
+            default_limit=parse_limits(settings.rate_limit_default),
+        )
+        return made
+
+    configure_observation(settings)
+    app = FastAPI(
+        title="Headroom",
+        version=settings.release,
+        lifespan=lifespan,
+        middleware=[*middleware(settings, drain), Middleware(gateway)],
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.drain = drain
+    app.include_router(api_router(settings))
+    app.include_router(operations_router(settings, app, drain))
+    app.include_router(problems_router())
+    app.state.routes = RouteTable(iter_route_contexts(app.routes))
+    install_problem_handlers(app, TRANSLATIONS)
+    customize_openapi(app)
+    return app
+
+
+def configure_observation(settings: Settings) -> None:
+    configure_logging(settings.log_level, settings.log_format)
+    if settings.sentry_dsn is not None:
+        report_errors(
+            settings.sentry_dsn.get_secret_value(),
+            environment=settings.environment,
+            release=settings.release,
+            instance=settings.instance_name,
+            expected=(DatabaseError,),
+        )
+
+
+def api_router(settings: Settings) -> APIRouter:
+    """Routes are tried in order: what is asked for most comes first."""
+    router = APIRouter(prefix=API)
+    router.include_router(equipment.router)
+    router.include_router(checkouts.router)
+    router.include_router(identity.router)
+    router.include_router(analytics.router)
+    router.include_router(
+        batch_router(
+            lambda request: request.app.state.gateway,
+            prefix=f"{API}/",
+            max_requests=settings.batch_max_requests,
+            max_response_bytes=MAX_BATCH_RESPONSE_BYTES,
+        )
+    )
+    return router
+
+
+def middleware(settings: Settings, drain: Drain) -> list[Middleware]:
+    """From the outside in. All pure ASGI: BaseHTTPMiddleware costs a hundred times as much."""
+    return [
+        Middleware(
+            RequestContextMiddleware,
+            instance=settings.instance_name,
+            expose_internals=settings.internals_exposed,
+            access_log=AccessLog(settings.log_format),
+            metrics=RequestMetrics() if settings.metrics_enabled else None,
+        ),
+        Middleware(DrainMiddleware, drain=drain),
+        Middleware(SecurityHeadersMiddleware, https_only=settings.production),
+        Middleware(RequestBoundsMiddleware, max_body_bytes=settings.max_body_bytes),
+        Middleware(DeadlineMiddleware, default_seconds=settings.request_timeout_seconds, expired=deadline_exceeded),
+        Middleware(CrossSiteWriteMiddleware, trusted_origins=settings.cors_origins),
+        *cors(settings),
+    ]
+
+
+def cors(settings: Settings) -> list[Middleware]:
+    """Exact origins only; none by default."""
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_credentials=True,
+            allow_methods=("GET", "POST", "PATCH", "DELETE"),
+            allow_headers=CORS_REQUEST_HEADERS,
+            expose_headers=CORS_RESPONSE_HEADERS,
+            max_age=600,
+        )
+    ]
+
+
+async def deadline_exceeded(scope: Scope, receive: Receive, send: Send) -> None:
+    await send_problem(send, DeadlineExceeded(), scope["path"])
+
+
+app = create_app()

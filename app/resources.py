@@ -1,0 +1,111 @@
+"""What lives as long as the process: opened in the lifespan, closed in reverse. Settings become plain values here."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from app.platform.cache import ResponseCache
+from app.platform.http.consistency import Consistency
+from app.platform.http.pagination import CursorSigner
+from app.platform.limits import RateLimiter
+from app.platform.postgres import Commit, Database, DatabaseOptions
+from app.platform.postgres.tokens import ConsistencyTokens
+from app.platform.redis import RedisClient
+from app.platform.resilience.breaker import CircuitBreaker
+from app.platform.security.passwords import PasswordHasher
+from app.platform.security.tokens import SigningKeys, TokenIssuer, TokenVerifier
+from app.platform.telemetry.context import current
+from app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    database: Database
+    redis: RedisClient
+    cache: ResponseCache
+    rate_limiter: RateLimiter
+    consistency: Consistency
+    cursors: CursorSigner
+    passwords: PasswordHasher
+    signing_keys: SigningKeys
+    token_issuer: TokenIssuer
+    token_verifier: TokenVerifier
+
+
+@asynccontextmanager
+async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+    """Raises nothing when a server is away: the service starts, and serves what it can."""
+    secret = settings.secret_key.get_secret_value()
+    keys = signing_keys(settings)
+    redis = redis_client(settings)
+    cache = ResponseCache(redis, max_entry_bytes=settings.cache_max_entry_bytes, enabled=settings.cache_enabled)
+
+    consistency = Consistency(redis, ConsistencyTokens(secret))
+
+    async def invalidate(commit: Commit) -> None:
+        await cache.invalidate(commit.tags, commit.wal_position)
+
+    async def remember(commit: Commit) -> None:
+        if (caller_id := current().caller_id) is not None:
+            await consistency.remember(caller_id, commit.wal_position)
+
+    database = Database(database_options(settings), on_commit=(invalidate, remember))
+    await database.start()
+    try:
+        yield Resources(
+            database=database,
+            redis=redis,
+            cache=cache,
+            rate_limiter=RateLimiter(
+                redis,
+                scale=settings.rate_limit_scale,
+                local_share=settings.rate_limit_local_share,
+                enabled=settings.rate_limit_enabled,
+            ),
+            consistency=consistency,
+            cursors=CursorSigner(secret),
+            passwords=PasswordHasher(settings.password_hash_concurrency),
+            signing_keys=keys,
+            token_issuer=TokenIssuer(
+                keys,
+                issuer=settings.jwt_issuer,
+                audience=settings.jwt_audience,
+                lifetime_seconds=settings.access_token_seconds,
+            ),
+            token_verifier=TokenVerifier(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience),
+        )
+    finally:
+        await database.aclose()
+        await cache.aclose()
+        await redis.aclose()
+
+
+def signing_keys(settings: Settings) -> SigningKeys:
+    if settings.jwt_private_key is not None:
+        return SigningKeys.from_pem(settings.jwt_private_key.get_secret_value())
+    return SigningKeys.derived_from(settings.secret_key.get_secret_value())
+
+
+def redis_client(settings: Settings) -> RedisClient:
+    return RedisClient.from_url(
+        settings.redis_url.get_secret_value(),
+        max_connections=settings.redis_max_connections,
+        timeout_seconds=settings.redis_timeout_ms / 1_000,
+        breaker=CircuitBreaker(settings.redis_breaker_failures, settings.redis_breaker_open_seconds, name="redis"),
+    )
+
+
+def database_options(settings: Settings) -> DatabaseOptions:
+    return DatabaseOptions(
+        url=settings.database_url.get_secret_value(),
+        replica_urls=tuple(url.get_secret_value() for url in settings.database_replica_urls),
+        application_name=settings.instance_name,
+        pool_size=settings.database_pool_size,
+        pool_overflow=settings.database_pool_overflow,
+        pool_timeout_seconds=settings.database_pool_timeout_ms / 1_000,
+        pool_recycle_seconds=settings.database_pool_recycle_seconds,
+        connect_timeout_seconds=settings.database_connect_timeout_ms / 1_000,
+        statement_timeout_seconds=settings.database_statement_timeout_ms / 1_000,
+        lock_timeout_seconds=settings.database_lock_timeout_ms / 1_000,
+        statement_cache_size=settings.database_statement_cache_size,
+    )
