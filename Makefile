@@ -1,0 +1,74 @@
+# `make` lists the verbs. Variables go behind them: `make up HTTP_PORT=9000 STATE_DIR=.state-2`
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+PYTHON ?= python3
+BIN := .venv/bin
+LOCAL := $(BIN)/python -m deploy.local
+DEV_PORT ?= 8200
+ROWS ?= 1000000
+FAULTS ?= full
+
+.PHONY: help install up down status restart logs dev test faults bench lint fmt typecheck migrate migration seed psql redis-cli clean
+
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: ## Install what is missing, nothing else
+	@PYTHON=$(PYTHON) deploy/local/install.sh
+
+up: install ## Start everything; harmless when it is up
+	@$(LOCAL) up
+
+down: ## Stop everything
+	@if [ -x $(BIN)/python ]; then $(LOCAL) down; fi
+
+status: ## What runs (FORMAT=json for tools)
+	@$(LOCAL) status --format $(or $(FORMAT),table)
+
+restart: ## Restart one program without losing a request (NAME=api-1), or all instances in turn
+	@$(LOCAL) restart $(or $(NAME),$(INSTANCE))
+
+logs: ## Follow the logs (NAME=api-1 for one)
+	@$(LOCAL) logs $(NAME)
+
+dev: up ## One reloading process against the same stack (DEV_PORT=8200)
+	@$(LOCAL) run fastapi dev app/main.py --port $(DEV_PORT)
+
+test: install ## All tests but those that break things (ARGS= for pytest)
+	@$(BIN)/pytest tests/unit tests/integration tests/system $(ARGS)
+
+faults: install ## Tests that kill, freeze and delay (FAULTS=short for the short form)
+	@FAULTS=$(FAULTS) $(BIN)/pytest tests/faults $(ARGS)
+
+bench: install ## Measure (ARGS= for bench)
+	@$(BIN)/python -m bench $(ARGS)
+
+lint: install ## Style and import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+fmt: install ## Put the code into the common form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+typecheck: install ## Types
+	@$(BIN)/mypy
+
+migrate: ## Bring the database to the newest revision
+	@$(LOCAL) run alembic upgrade head
+
+migration: ## Write a revision from the models (NAME="add due date")
+	@$(LOCAL) run alembic revision --autogenerate -m "$(or $(NAME),$(error say what it does: NAME="add due date"))"
+
+seed: ## Fill the database with examples (ROWS=1000000)
+	@$(LOCAL) run python -m app.seed --rows $(ROWS)
+
+psql: ## A prompt at the primary (NAME=replica-1 for another)
+	@$(LOCAL) psql $(NAME)
+
+redis-cli: ## A prompt at Redis
+	@$(LOCAL) redis-cli
+
+clean: ## Stop everything and delete its data
+	@if [ -x $(BIN)/python ]; then $(LOCAL) clean; fi

@@ -1,0 +1,55 @@
+"""gunicorn: how an instance of the API is served. `gunicorn -c deploy/gunicorn.conf.py app.main:app`
+
+From the environment: BIND, WEB_CONCURRENCY (workers), FORWARDED_ALLOW_IPS (whose X-Forwarded-For is believed).
+"""
+
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from app.platform.resilience.listener import stop_new_connections
+
+wsgi_app = "app.main:app"
+worker_class = "app.platform.resilience.worker.Worker"
+bind = os.environ.get("BIND", "127.0.0.1:8000")
+backlog = 2048
+
+# Pools, event loops and threads don't survive a fork: each worker makes its own.
+preload_app = False
+# A worker that leaks is replaced before it matters; the jitter keeps workers from leaving together.
+max_requests = 1_000_000
+max_requests_jitter = 250_000
+# A worker whose event loop stands still for so long is killed.
+timeout = 30
+# Of an idle connection, in seconds. Longer than nginx's, so that it is nginx who closes it.
+keepalive = 15
+# Above the worker's own bounds, which add up to 28 s.
+graceful_timeout = 30
+# The heartbeat is a file: on a disk its write may block.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
+control_socket_disable = True
+
+
+def on_starting(server: Any) -> None:
+    """What the last run has counted is not this one's."""
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(folder).mkdir(parents=True)
+
+
+def when_ready(server: Any) -> None:
+    """An instance that leaves lets no connection in while its workers empty the queue.
+
+    The master closes its sockets before it tells the workers. A worker that leaves alone closes its own as they are,
+    since the queue is still served by others.
+    """
+
+    def close_quietly(listener: Any) -> None:
+        if os.getpid() == server.pid:
+            stop_new_connections(listener.sock)
+        type(listener).close(listener)
+
+    for listener in server.LISTENERS:
+        listener.close = partial(close_quietly, listener)

@@ -1,0 +1,1 @@
+"""The native stack: everything that production runs, on loopback, without containers."""

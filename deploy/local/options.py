@@ -1,0 +1,77 @@
+"""What the environment says about the native stack: ports and counts. `make up` remembers it for the other verbs."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Self
+
+from app.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+REMEMBERED = "stack.json"
+# Set for each process by the stack itself.
+OWN_SETTINGS = {"instance_name", "database_url", "database_replica_urls", "redis_url", "metrics_peers"}
+
+
+class StackError(RuntimeError):
+    """Something that the person at the terminal can do something about; the message says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Each is an environment variable of that name, in capitals."""
+
+    http_port: int = 8080
+    https_port: int = 8443
+    ops_port: int = 8081
+    api_base_port: int = 8100  # instance n listens on this + n
+    postgres_base_port: int = 5440  # the primary; replica n listens on this + n
+    redis_port: int = 6390
+    dev_port: int = 8200
+    api_instances: int = 2
+    postgres_replicas: int = 2
+    web_concurrency: int = min(2, os.cpu_count() or 1)  # workers per instance
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        given = {name: environment[name.upper()] for name in _names(cls) if environment.get(name.upper())}
+        try:
+            return cls(**{name: int(value) for name, value in given.items()})
+        except ValueError as error:
+            raise StackError(f"not a number, among {', '.join(map(str.upper, given))}: {error}") from error
+
+    def postgres_ports(self) -> list[int]:
+        return [self.postgres_base_port + number for number in range(self.postgres_replicas + 1)]
+
+    def api_ports(self) -> list[int]:
+        return [self.api_base_port + number for number in range(1, self.api_instances + 1)]
+
+    def ports(self) -> Iterator[tuple[str, int]]:
+        """Every port that the stack listens on, with the variable that moves it."""
+        yield "HTTP_PORT", self.http_port
+        yield "HTTPS_PORT", self.https_port
+        yield "OPS_PORT", self.ops_port
+        yield "REDIS_PORT", self.redis_port
+        yield from (("API_BASE_PORT", port) for port in self.api_ports())
+        yield from (("POSTGRES_BASE_PORT", port) for port in self.postgres_ports())
+
+
+def _names(options: type[Options]) -> list[str]:
+    return [field.name for field in fields(options)]
+
+
+def remember(options: Options, folder: Path) -> None:
+    (folder / REMEMBERED).write_text(json.dumps(asdict(options), indent=2) + "\n")
+
+
+def remembered(folder: Path) -> Options | None:
+    path = folder / REMEMBERED
+    return Options(**json.loads(path.read_text())) if path.exists() else None
+
+
+def app_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Settings of the service that the caller's environment has: they reach every instance."""
+    names = [name.upper() for name in Settings.model_fields if name not in OWN_SETTINGS]
+    return {name: environment[name] for name in names if name in environment}

@@ -1,0 +1,261 @@
+import asyncio
+import multiprocessing
+import time
+from collections.abc import AsyncIterator, Iterator
+from multiprocessing.connection import Connection
+
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.platform.limits import Limit, LimitRule, RateLimiter, parse_limits
+from app.platform.limits.gcra import LocalBuckets
+from app.platform.redis import RedisClient
+from tests.support.redis_server import RedisServer, redis_client, redis_server, until_back
+
+PROCESSES = 4
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def client(server: RedisServer) -> AsyncIterator[RedisClient]:
+    async with redis_client(server.url) as client:
+        await client.execute("FLUSHALL")
+        yield client
+
+
+async def burst(limiter: RateLimiter, identity: str, rule: LimitRule, count: int) -> int:
+    """How many of `count` requests at once pass."""
+    decisions = await asyncio.gather(*(limiter.check(identity, rule) for _ in range(count)))
+    return sum(decision.allowed for decision in decisions)
+
+
+@pytest.mark.asyncio
+async def test_the_burst_passes_then_the_client_is_told_when_to_come_back(client: RedisClient) -> None:
+    limiter = RateLimiter(client, local_share=0.5)
+    rule = parse_limits("10/minute")
+    assert await burst(limiter, "user:1", rule, 30) == 10
+    refused = await limiter.check("user:1", rule)
+    assert not refused.allowed
+    assert refused.remaining == 0
+    assert 1 <= refused.retry_after_seconds <= 6
+    assert 50 <= refused.reset_seconds <= 60
+    assert (await limiter.check("user:2", rule)).allowed
+    assert (await limiter.check("user:1", parse_limits("10/minute", "another"))).allowed
+
+
+@pytest.mark.asyncio
+async def test_it_passes_again_after_the_wait_that_was_told(client: RedisClient) -> None:
+    limiter = RateLimiter(client, local_share=0.5)
+    rule = parse_limits("2/second")
+    assert await burst(limiter, "user:1", rule, 3) == 2
+    refused = await limiter.check("user:1", rule)
+    await asyncio.sleep(refused.charge.wait_us / 1e6 + 0.005)
+    assert (await limiter.check("user:1", rule)).allowed
+
+
+@pytest.mark.asyncio
+async def test_several_limits_charge_all_or_none(client: RedisClient) -> None:
+    limiter = RateLimiter(client, local_share=0.5)
+    rule = parse_limits("5/second;8/minute")
+    assert await burst(limiter, "user:1", rule, 100) == 5
+    # The 95 that were refused by the first have cost nothing of the second.
+    await asyncio.sleep(1.05)
+    assert await burst(limiter, "user:1", rule, 100) == 3
+
+
+@pytest.mark.asyncio
+async def test_scale_multiplies_every_limit(client: RedisClient) -> None:
+    limiter = RateLimiter(client, scale=3, local_share=0.5)
+    assert await burst(limiter, "user:1", parse_limits("10/hour"), 50) == 30
+
+
+@pytest.mark.asyncio
+async def test_a_bucket_that_is_full_again_takes_no_memory(client: RedisClient) -> None:
+    limiter = RateLimiter(client, local_share=0.5)
+    await limiter.check("user:1", parse_limits("10/second;1000/minute"))
+    assert 0 < await client.execute("PTTL", "limit:{user:1}:default:1") <= 100
+    await asyncio.sleep(0.15)
+    assert await client.execute("EXISTS", "limit:{user:1}:default:1", "limit:{user:1}:default:60") == 0
+
+
+@pytest.mark.asyncio
+async def test_all_keys_of_an_identity_are_in_one_slot(client: RedisClient) -> None:
+    limiter = RateLimiter(client, local_share=0.5)
+    await limiter.check("user:1", parse_limits("10/hour;100/day"))
+    keys = await client.execute("KEYS", "*")
+    assert sorted(keys) == [b"limit:{user:1}:default:3600", b"limit:{user:1}:default:86400"]
+
+
+@pytest.mark.asyncio
+async def test_a_clock_that_ran_ahead_locks_nobody_out(client: RedisClient) -> None:
+    limiter = RateLimiter(client, local_share=0.5)
+    tomorrow = int((time.time() + 86_400) * 1e6)
+    await client.execute("SET", "limit:{user:1}:default:60", tomorrow)
+    refused = await limiter.check("user:1", parse_limits("60/minute"))
+    assert refused.retry_after_seconds == 1
+
+
+@pytest.mark.asyncio
+async def test_without_redis_a_share_of_the_limit_holds_in_each_process(
+    client: RedisClient, server: RedisServer
+) -> None:
+    limiter = RateLimiter(client, local_share=0.5)
+    rule = parse_limits("100/hour")
+    assert await burst(limiter, "user:1", rule, 20) == 20
+    server.freeze()
+    try:
+        started = time.monotonic()
+        assert await burst(limiter, "user:1", rule, 200) == 50
+        assert time.monotonic() - started < 1
+        started = time.monotonic()
+        while client.stats().breaker == "closed":
+            await limiter.check("user:1", rule)
+        assert not (await limiter.check("user:1", rule)).allowed
+        started = time.monotonic()
+        assert await burst(limiter, "user:2", rule, 100) == 50
+        assert time.monotonic() - started < 0.05  # nobody waits any more
+    finally:
+        server.thaw()
+    await until_back(client)
+    # What was charged while Redis could not answer may have been carried out; the rest of the limit is there.
+    assert await burst(limiter, "user:3", rule, 200) == 100
+
+
+@pytest.mark.asyncio
+async def test_killed_the_same(client: RedisClient, server: RedisServer) -> None:
+    limiter = RateLimiter(client, local_share=0.2)
+    rule = parse_limits("100/hour")
+    server.kill()
+    try:
+        assert await burst(limiter, "user:1", rule, 200) == 20
+    finally:
+        server.start()
+    await until_back(client)
+    assert await burst(limiter, "user:1", rule, 200) == 100
+
+
+# The guarantee, over processes. Each tells when it asked and when it was answered; what Redis decided lies in between.
+
+Admission = tuple[float, float]
+
+
+def run_process(url: str, shared: bool, pipe: Connection) -> None:
+    asyncio.run(serve_schedules(url, shared, pipe))
+
+
+async def serve_schedules(url: str, shared: bool, pipe: Connection) -> None:
+    async with redis_client(url) as client:
+        await until_back(client)
+        limiter = RateLimiter(client, local_share=0.5)
+        while (order := await asyncio.to_thread(pipe.recv)) is not None:
+            identity, rule, offsets = order
+            buckets = LocalBuckets()
+            admissions: list[Admission] = []
+
+            async def ask(offset: float) -> None:
+                await asyncio.sleep(offset)
+                asked = time.time()
+                if shared:
+                    allowed = (await limiter.check(identity, rule)).allowed  # noqa: B023
+                else:
+                    allowed = buckets.charge(identity, rule).wait_us == 0  # noqa: B023
+                if allowed:
+                    admissions.append((asked, time.time()))  # noqa: B023
+
+            await asyncio.gather(*map(ask, offsets))
+            pipe.send(admissions)
+
+
+class Fleet:
+    """Processes that ask at the times that they are given."""
+
+    def __init__(self, url: str, *, shared: bool) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipes: list[Connection] = []
+        self.processes = []
+        for _ in range(PROCESSES):
+            ours, theirs = context.Pipe()
+            self.pipes.append(ours)
+            self.processes.append(context.Process(target=run_process, args=(url, shared, theirs), daemon=True))
+            self.processes[-1].start()
+        self.orders = 0
+
+    def admissions(self, rule: LimitRule, schedules: list[list[float]]) -> list[Admission]:
+        self.orders += 1
+        for pipe, offsets in zip(self.pipes, schedules, strict=True):
+            pipe.send((f"caller:{self.orders}", rule, offsets))
+        return sorted(admission for pipe in self.pipes for admission in pipe.recv())
+
+    def stop(self) -> None:
+        for pipe in self.pipes:
+            pipe.send(None)
+        for process in self.processes:
+            process.join(10)
+
+
+@pytest.fixture(scope="module")
+def fleet(server: RedisServer) -> Iterator[Fleet]:
+    fleet = Fleet(server.url, shared=True)
+    yield fleet
+    fleet.stop()
+
+
+@pytest.fixture(scope="module")
+def fleet_of_loners(server: RedisServer) -> Iterator[Fleet]:
+    fleet = Fleet(server.url, shared=False)
+    yield fleet
+    fleet.stop()
+
+
+def exceeds(admissions: list[Admission], limit: Limit) -> bool:
+    """Whether more requests lie within some window for certain than burst + rate * t."""
+    ends = sorted(end for _, end in admissions)
+    rate = limit.amount / limit.window_seconds
+    return any(
+        sum(start <= asked and answered <= end for asked, answered in admissions) > limit.amount + rate * (end - start)
+        for start, _ in admissions
+        for end in ends
+        if end > start
+    )
+
+
+limits = st.builds(Limit, st.integers(1, 40), st.integers(1, 3))
+offsets = st.lists(st.floats(0, 0.2), max_size=40)
+schedules = st.lists(offsets, min_size=PROCESSES, max_size=PROCESSES)
+SLOW = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@SLOW
+@given(limit=limits, schedules=schedules)
+def test_over_processes_in_every_window_at_most_burst_and_rate(
+    fleet: Fleet, limit: Limit, schedules: list[list[float]]
+) -> None:
+    admissions = fleet.admissions(LimitRule("rule", (limit,)), schedules)
+    assert not exceeds(admissions, limit)
+    assert len(admissions) >= min(limit.amount, sum(map(len, schedules)))
+
+
+@settings(SLOW, max_examples=5)
+@given(limit=limits, schedules=schedules)
+def test_control_counters_of_each_process_exceed_it(
+    fleet_of_loners: Fleet, limit: Limit, schedules: list[list[float]]
+) -> None:
+    flood = [offsets + [0.0] * (limit.amount + 1) for offsets in schedules]
+    assert exceeds(fleet_of_loners.admissions(LimitRule("rule", (limit,)), flood), limit)
+
+
+@pytest.mark.asyncio
+async def test_over_processes_nearly_all_that_is_allowed_passes(fleet: Fleet) -> None:
+    limit = Limit(50, 1)
+    flood = [[i * 0.002 for i in range(750)]] * PROCESSES  # 2,000 a second, for 1.5 s
+    admissions = await asyncio.to_thread(fleet.admissions, LimitRule("rule", (limit,)), flood)
+    took = max(end for _, end in admissions) - min(start for start, _ in admissions)
+    assert not exceeds(admissions, limit)
+    assert len(admissions) >= 0.95 * (limit.amount + limit.amount * min(took, 1.5))

@@ -1,0 +1,61 @@
+"""A Redis of a test's own, to freeze and kill."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from app.platform.redis import RedisClient, RedisUnavailable
+from app.platform.resilience.breaker import CircuitBreaker
+from deploy.local import redis
+from tests.support.stack import Service, free_ports
+
+TIMEOUT_SECONDS = 0.1
+OPEN_SECONDS = 0.2
+
+
+class RedisServer(Service):
+    url: str
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[RedisServer]:
+    [port] = free_ports(1)
+    command = ["redis-server", "--port", str(port), "--bind", redis.HOST, "--dir", str(folder), "--save", ""]
+    log = folder / "redis.log"
+    server = RedisServer("redis", command, lambda: redis.is_ready(port), log, as_service=False)
+    server.url = redis.url(port)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@asynccontextmanager
+async def redis_client(url: str, *, max_connections: int = 4, failures: int = 3) -> AsyncIterator[RedisClient]:
+    """A client that gives up soon, and whose event loop may see no error that nobody handles."""
+    unhandled: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+    breaker = CircuitBreaker(failures, OPEN_SECONDS, name="redis")
+    client = RedisClient.from_url(url, max_connections, TIMEOUT_SECONDS, breaker)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+    assert not unhandled
+
+
+async def until_back(client: RedisClient) -> None:
+    """Wait until the breaker has let a probe through and it was answered."""
+    async with asyncio.timeout(5):
+        while not await is_up(client):
+            await asyncio.sleep(0.02)
+
+
+async def is_up(client: RedisClient) -> bool:
+    try:
+        await client.ping()
+    except RedisUnavailable:
+        return False
+    return True
