@@ -30,6 +30,7 @@ from app.platform.telemetry.errors import report_errors
 from app.platform.telemetry.logs import AccessLog, configure_logging
 from app.platform.telemetry.metrics import RequestMetrics
 from app.platform.telemetry.middleware import RequestContextMiddleware
+from app.platform.telemetry.multiprocess import forget_dead_workers
 from app.problems import TRANSLATIONS
 from app.resources import Resources, open_resources
 from app.settings import Settings
@@ -48,6 +49,7 @@ def create_app(settings: Settings | None = None, open_resources: OpenResources =
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        forget_dead_workers()
         async with open_resources(settings) as app.state.resources:
             yield
 
@@ -113,6 +115,7 @@ def api_router(settings: Settings) -> APIRouter:
 def middleware(settings: Settings, drain: Drain) -> list[Middleware]:
     """From the outside in. All pure ASGI: BaseHTTPMiddleware costs a hundred times as much."""
     return [
+        Middleware(SecurityHeadersMiddleware, https_only=settings.production),
         Middleware(
             RequestContextMiddleware,
             instance=settings.instance_name,
@@ -121,7 +124,6 @@ def middleware(settings: Settings, drain: Drain) -> list[Middleware]:
             metrics=RequestMetrics() if settings.metrics_enabled else None,
         ),
         Middleware(DrainMiddleware, drain=drain),
-        Middleware(SecurityHeadersMiddleware, https_only=settings.production),
         Middleware(RequestBoundsMiddleware, max_body_bytes=settings.max_body_bytes),
         Middleware(DeadlineMiddleware, default_seconds=settings.request_timeout_seconds, expired=deadline_exceeded),
         Middleware(CrossSiteWriteMiddleware, trusted_origins=settings.cors_origins),

@@ -8,7 +8,7 @@ from fastapi import APIRouter, FastAPI
 from app.platform.resilience.drain import Drain
 from app.platform.telemetry.fleet import FleetMetrics, fleet_router
 from app.platform.telemetry.health import HealthChecks, health_router
-from app.platform.telemetry.metrics import metrics_router
+from app.platform.telemetry.metrics import expose_metrics
 from app.resources import Resources
 from app.settings import Settings
 
@@ -29,7 +29,7 @@ def operations_router(settings: Settings, app: FastAPI, drain: Drain) -> APIRout
         )
     )
     if settings.metrics_enabled:
-        router.include_router(metrics_router())
+        expose_metrics(app)
         router.include_router(fleet_router(FleetMetrics(settings.metrics_peers)))
 
     @router.get("/.well-known/jwks.json")

@@ -7,7 +7,8 @@ organization of its own; its owner logs in as demo@example.com, or demo-<rows>@e
 import argparse
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -45,6 +46,12 @@ CHECKOUTS = (
     *("organization_id", "id", "equipment_id", "user_id", "checked_out_at", "due_at", "returned_at"),
     *("note", "condition"),
 )
+
+
+SECONDARY_INDEXES = """
+SELECT indexname, indexdef FROM pg_indexes
+WHERE schemaname = current_schema() AND tablename IN ('equipment', 'checkouts') AND indexdef NOT LIKE 'CREATE UNIQUE%'
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +126,40 @@ class Generator:
 async def seed(connection: Any, plan: Plan) -> None:
     organization_id, user_ids = await ensure_people(connection, plan)
     present = await connection.fetchval("SELECT count(*) FROM equipment WHERE organization_id = $1", organization_id)
+    if present >= plan.rows:
+        return
     generator = Generator(plan, organization_id, user_ids)
-    with tqdm(total=plan.rows, initial=min(present, plan.rows), unit=" items", disable=plan.rows < BATCH_ROWS) as bar:
-        for equipment, checkouts in generator.batches(first=present + 1):
-            async with connection.transaction():
-                # Durable enough for data that can be made again.
-                await connection.execute("SET LOCAL synchronous_commit = off")
-                await connection.copy_records_to_table("equipment", records=equipment, columns=EQUIPMENT)
-                await connection.copy_records_to_table("checkouts", records=checkouts, columns=CHECKOUTS)
+    async with connection.transaction():
+        # Durable enough for data that can be made again.
+        await connection.execute("SET LOCAL synchronous_commit = off")
+        async with without_indexes(connection, enabled=plan.rows > BATCH_ROWS):
+            await copy(connection, generator, first=present + 1)
+    await connection.execute("ANALYZE equipment, checkouts, users, organizations")
+
+
+async def copy(connection: Any, generator: Generator, first: int) -> None:
+    rows = generator.plan.rows
+    with tqdm(total=rows, initial=first - 1, unit=" items", disable=rows <= BATCH_ROWS) as bar:
+        for equipment, checkouts in generator.batches(first):
+            await connection.copy_records_to_table("equipment", records=equipment, columns=EQUIPMENT)
+            await connection.copy_records_to_table("checkouts", records=checkouts, columns=CHECKOUTS)
             bar.update(len(equipment))
-    if present < plan.rows:
-        await connection.execute("ANALYZE equipment, checkouts, users, organizations")
+
+
+@asynccontextmanager
+async def without_indexes(connection: Any, *, enabled: bool) -> AsyncIterator[None]:
+    """Take the secondary indexes away and build them anew afterwards: a third of the time of keeping them up to date.
+
+    In the caller's transaction, so that they are never missing; the tables are locked meanwhile.
+    """
+    found = await connection.fetch(SECONDARY_INDEXES) if enabled else []
+    for index in found:
+        await connection.execute(f'DROP INDEX "{index["indexname"]}"')
+    yield
+    if found:
+        await connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
+    for index in tqdm(found, unit=" indexes", disable=not enabled):
+        await connection.execute(index["indexdef"])
 
 
 async def ensure_people(connection: Any, plan: Plan) -> tuple[UUID, list[UUID]]:

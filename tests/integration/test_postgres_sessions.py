@@ -151,6 +151,7 @@ async def test_a_deferred_constraint_fails_the_commit_and_not_its_outcome(
     database: Database, observer: asyncpg.Connection
 ) -> None:
     async with database.write() as session:
+        await session.execute(text("DELETE FROM registers"))
         await session.execute(text("ALTER TABLE registers ADD CONSTRAINT once UNIQUE (version) DEFERRABLE"))
     with pytest.raises(IntegrityError):
         async with database.write() as session:

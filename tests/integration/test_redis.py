@@ -4,7 +4,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import pytest_asyncio
 from prometheus_client import REGISTRY
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import ResponseError
@@ -20,7 +19,6 @@ from tests.support.redis_server import (
     until_back,
 )
 
-pytestmark = pytest.mark.asyncio
 SLACK_SECONDS = 0.4  # for a busy machine
 
 
@@ -30,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield server
 
 
-@pytest_asyncio.fixture
+@pytest.fixture
 async def client(server: RedisServer) -> AsyncIterator[RedisClient]:
     async with redis_client(server.url) as client:
         await client.execute("FLUSHALL")
@@ -77,9 +75,7 @@ async def test_coalescing_is_at_least_twice_as_fast_as_a_pool(client: RedisClien
         return time.perf_counter() - started
 
     try:
-        ratios = [
-            await seconds(plain.get) / await seconds(lambda key: client.execute("GET", key)) for _ in range(3)
-        ]
+        ratios = [await seconds(plain.get) / await seconds(lambda key: client.execute("GET", key)) for _ in range(3)]
     finally:
         await plain.aclose()
     assert sorted(ratios)[1] > 2, ratios
@@ -190,9 +186,7 @@ async def test_a_connection_that_redis_has_closed_costs_no_command(client: Redis
     assert client.stats().breaker == "closed"
 
 
-async def test_the_queue_is_bounded(
-    client: RedisClient, server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_queue_is_bounded(client: RedisClient, server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 10)
     outcomes = await asyncio.gather(*(outcome(client, "PING") for _ in range(30)))
     assert sum(str(answer) == "queue_full" for answer, _ in outcomes) == 20

@@ -1,8 +1,9 @@
 """A Redis of a test's own, to freeze and kill."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 from app.platform.redis import RedisClient, RedisUnavailable
@@ -33,12 +34,12 @@ def redis_server(folder: Path) -> Iterator[RedisServer]:
 
 
 @asynccontextmanager
-async def redis_client(url: str, *, max_connections: int = 4, failures: int = 3) -> AsyncIterator[RedisClient]:
+async def redis_client(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> AsyncIterator[RedisClient]:
     """A client that gives up soon, and whose event loop may see no error that nobody handles."""
     unhandled: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
-    breaker = CircuitBreaker(failures, OPEN_SECONDS, name="redis")
-    client = RedisClient.from_url(url, max_connections, TIMEOUT_SECONDS, breaker)
+    breaker = CircuitBreaker(3, OPEN_SECONDS, name="redis")
+    client = RedisClient.from_url(url, 4, timeout_seconds, breaker)
     try:
         yield client
     finally:
@@ -48,9 +49,7 @@ async def redis_client(url: str, *, max_connections: int = 4, failures: int = 3)
 
 async def until_back(client: RedisClient) -> None:
     """Wait until the breaker has let a probe through and it was answered."""
-    async with asyncio.timeout(5):
-        while not await is_up(client):
-            await asyncio.sleep(0.02)
+    await eventually(partial(is_up, client))
 
 
 async def is_up(client: RedisClient) -> bool:
@@ -59,3 +58,12 @@ async def is_up(client: RedisClient) -> bool:
     except RedisUnavailable:
         return False
     return True
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Within five seconds."""
+    for _ in range(250):
+        if await condition():
+            return
+        await asyncio.sleep(0.02)
+    raise TimeoutError("it has not come about")

@@ -88,9 +88,7 @@ async def change_equipment(
     if_match: IfMatch = None,
 ) -> Response:
     """Change some fields of an item, if it is still as you read it."""
-    item = await service.change(
-        session, caller, equipment_id, body, partial(require_if_match, if_match)
-    )
+    item = await service.change(session, caller, equipment_id, body, partial(require_if_match, if_match))
     return json_response(request, ITEM, item, version=item["version"])
 
 
@@ -101,6 +99,4 @@ async def change_equipment(
 )
 async def delete_equipment(equipment_id: UUID, caller: Writer, session: WriteSession, if_match: IfMatch = None) -> None:
     """Remove an item and its history; with `If-Match`, only if it is still as you read it."""
-    await service.remove(
-        session, caller, equipment_id, partial(require_if_match, if_match or "*")
-    )
+    await service.remove(session, caller, equipment_id, partial(require_if_match, if_match or "*"))

@@ -5,12 +5,12 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from app.platform.http.fields import Fields
 from app.platform.http.pagination import ListParams
-from app.platform.http.types import JsonObject, Line, Money, Text, UtcTime
+from app.platform.http.types import JsonObject, Line, Money, Tag, Tags, Text, UtcTime
 
 OWN_FIELDS = (
     "id",
@@ -43,14 +43,7 @@ AssetTag = Annotated[Line, Field(min_length=1, max_length=64)]
 Name = Annotated[Line, Field(min_length=1, max_length=200)]
 Category = Annotated[Line, Field(min_length=1, max_length=100)]
 Location = Annotated[Line, Field(max_length=200)]
-Tag = Annotated[Line, Field(min_length=1, max_length=50)]
 
-
-def once_each(tags: list[str]) -> list[str]:
-    return list(dict.fromkeys(tags))
-
-
-Tags = Annotated[list[Tag], Field(max_length=50), AfterValidator(once_each)]
 Description = Annotated[Text, Field(max_length=10_000)]
 Attributes = Annotated[JsonObject, Field(description="Whatever else there is to say, as a JSON object")]
 

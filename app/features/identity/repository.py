@@ -3,12 +3,21 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, insert, select
+from sqlalchemy import Executable, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.features.identity.models import Organization, User
 
 Row = dict[str, Any]
+USERS = select(
+    User.id,
+    User.email,
+    User.full_name,
+    User.role,
+    User.organization_id,
+    Organization.name.label("organization"),
+    User.created_at,
+).join(Organization, Organization.id == User.organization_id)
 
 
 class IdentityRepository:
@@ -27,23 +36,11 @@ class IdentityRepository:
         return (await self.session.execute(statement)).scalar_one()
 
     async def user_by_email(self, email: str) -> Row | None:
-        return await self._one(self._users().add_columns(User.password_hash).where(User.email == email))
+        return await self._one(USERS.add_columns(User.password_hash).where(User.email == email))
 
     async def user(self, organization_id: UUID, user_id: UUID) -> Row | None:
-        return await self._one(self._users().where(User.organization_id == organization_id, User.id == user_id))
+        return await self._one(USERS.where(User.organization_id == organization_id, User.id == user_id))
 
-    def _users(self) -> Select[Any]:
-        statement: Select[Any] = select(
-            User.id,
-            User.email,
-            User.full_name,
-            User.role,
-            User.organization_id,
-            Organization.name.label("organization"),
-            User.created_at,
-        ).join(Organization, Organization.id == User.organization_id)
-        return statement
-
-    async def _one(self, statement: Select[Any]) -> Row | None:
+    async def _one(self, statement: Executable) -> Row | None:
         row = (await self.session.execute(statement)).mappings().one_or_none()
         return None if row is None else dict(row)

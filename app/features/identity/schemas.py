@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.platform.http.types import Line, UtcTime
+from app.platform.http.types import Line, Secret, UtcTime
 from app.platform.security.caller import Role
 
 
@@ -27,14 +27,14 @@ class Body(BaseModel):
 
 class Registration(Body):
     email: Email
-    password: Annotated[SecretStr, Field(min_length=10, max_length=128)]
+    password: Annotated[Secret, Field(min_length=10, max_length=128)]
     full_name: Annotated[Line, Field(min_length=1, max_length=200)]
     organization: Annotated[Line, Field(min_length=1, max_length=200)]
 
 
 class Credentials(Body):
     email: Email
-    password: Annotated[SecretStr, Field(min_length=1, max_length=128)]
+    password: Annotated[Secret, Field(min_length=1, max_length=128)]
 
 
 class PasswordGrant(BaseModel):
@@ -42,7 +42,7 @@ class PasswordGrant(BaseModel):
 
     grant_type: Literal["password"] = "password"
     username: Email
-    password: Annotated[SecretStr, Field(min_length=1, max_length=128)]
+    password: Annotated[Secret, Field(min_length=1, max_length=128)]
 
 
 class UserOut(BaseModel):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 FORM = 1  # another form is a miss, so that two releases can run side by side
-HEAD = struct.Struct(">BdHHH")  # form, time stored, length of the fence, status, number of headers
+HEAD = struct.Struct(">BdQHHH")  # form, time stored, WAL position, length of the fence, status, number of headers
 PAIR = struct.Struct(">HH")  # lengths of a header's name and value
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -26,17 +26,22 @@ class Answer:
 
 
 class Entry(NamedTuple):
-    """`fence`: the generations of the answer's tags, read before the answer was made."""
+    """`fence`: the generations of the answer's tags, read before the answer was made.
+
+    `wal_position`: the answer has every write up to there.
+    """
 
     fence: bytes
     stored_at: float  # Unix time
+    wal_position: int
     answer: Answer
 
 
 def encode(entry: Entry) -> bytes:
     """Raises struct.error for what does not fit: a header over 64 KiB, say."""
     answer = entry.answer
-    parts = [HEAD.pack(FORM, entry.stored_at, len(entry.fence), answer.status, len(answer.headers)), entry.fence]
+    head = (entry.stored_at, entry.wal_position, len(entry.fence), answer.status, len(answer.headers))
+    parts = [HEAD.pack(FORM, *head), entry.fence]
     for name, value in answer.headers:
         parts += (PAIR.pack(len(name), len(value)), name, value)
     return b"".join((*parts, answer.body))
@@ -45,7 +50,7 @@ def encode(entry: Entry) -> bytes:
 def decode(data: bytes) -> Entry | None:
     """None for what is not of this form."""
     try:
-        form, stored_at, fence_length, status, header_count = HEAD.unpack_from(data)
+        form, stored_at, wal_position, fence_length, status, header_count = HEAD.unpack_from(data)
         if form != FORM:
             return None
         end = HEAD.size + fence_length
@@ -58,4 +63,4 @@ def decode(data: bytes) -> Entry | None:
             end = middle + value_length
     except struct.error:
         return None
-    return Entry(fence, stored_at, Answer(status, tuple(headers), data[end:]))
+    return Entry(fence, stored_at, wal_position, Answer(status, tuple(headers), data[end:]))

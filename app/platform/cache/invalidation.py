@@ -8,7 +8,7 @@ commit that touched the tag: what a replica says that is not that far yet must n
 import asyncio
 import secrets
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 from prometheus_client import Counter
@@ -81,7 +81,7 @@ class Tags:
         """Raises nothing."""
         self._owe(tags, wal_position)
         try:
-            await self._pay()
+            await self._pay(dict.fromkeys(tags, wal_position))
         except RedisError:
             INVALIDATIONS.labels("deferred").inc(len(tags))
             if self._retry is None or self._retry.done():
@@ -92,7 +92,7 @@ class Tags:
         if self._retry is not None:
             self._retry.cancel()
         with suppress(RedisError):
-            await self._pay()
+            await self._pay(self._owed)
 
     def _owe(self, tags: Collection[str], wal_position: int) -> None:
         for tag in tags:
@@ -101,10 +101,10 @@ class Tags:
                 continue
             self._owed[tag] = max(wal_position, self._owed.get(tag, 0))
 
-    async def _pay(self) -> None:
-        """Tell Redis of all that is owed, by one script per scope."""
+    async def _pay(self, owed: Mapping[str, int]) -> None:
+        """Tell Redis, by one script per scope. Raises RedisError."""
         scopes: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        for tag, position in self._owed.items():
+        for tag, position in owed.items():
             scopes[tag.partition(":")[0]][tag] = position
         await asyncio.gather(*map(self._pay_scope, scopes.values()))
 
@@ -120,4 +120,4 @@ class Tags:
         while self._owed:
             await asyncio.sleep(RETRY_SECONDS)
             with suppress(RedisError):
-                await self._pay()
+                await self._pay(self._owed)

@@ -57,12 +57,17 @@ class ResponseCache:
         self._flights = SingleFlight[Answer]()
 
     async def lookup(self, key: str, tags: Sequence[str]) -> Hit | Miss:
-        """`key` from `answer_key`, `tags` from `tag`, all of one scope."""
+        """What is kept for the caller of the current request: nothing that lacks a write which they have to see.
+
+        `key` is from `answer_key`, `tags` are from `tag`, all of one scope.
+        """
         found, result = await self._look_up(key, tags)
         LOOKUPS.labels("redis", result).inc()
         return found
 
     async def _look_up(self, key: str, tags: Sequence[str]) -> tuple[Hit | Miss, str]:
+        if not self.enabled:
+            return Miss(key), "off"
         if not self._tags.are_settled(tags):
             return Miss(key), "unsettled"
         try:
@@ -74,10 +79,14 @@ class ResponseCache:
             return Miss(key), "unavailable"
         fence = b",".join(values)
         entry = decode(data) if data is not None else None
-        if entry is not None and entry.fence == fence:
-            return Hit(entry.answer, max(0, int(time.time() - entry.stored_at))), "hit"
         miss = Miss(key, fence, max(map(position_of, values), default=0))
-        return miss, "miss" if entry is None else "invalidated"
+        if entry is None:
+            return miss, "miss"
+        if entry.fence != fence:
+            return miss, "invalidated"
+        if entry.wal_position < current().wal_required:
+            return miss, "behind"
+        return Hit(entry.answer, max(0, int(time.time() - entry.stored_at))), "hit"
 
     async def fill(self, miss: Miss, ttl_seconds: float, make: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
         """Make the answer and store it, once for all that miss it now. Raises what `make` raises.
@@ -96,13 +105,15 @@ class ResponseCache:
         return answer if answer.cacheable or not joined else await make()
 
     async def store(self, miss: Miss, answer: Answer, ttl_seconds: float) -> None:
+        """Keep what was read, in the current request, with all writes up to `miss.wal_required`."""
         STORES.labels(await self._store(miss, answer, ttl_seconds)).inc()
 
     async def _store(self, miss: Miss, answer: Answer, ttl_seconds: float) -> str:
         if miss.fence is None or not answer.cacheable:
             return "refused"
         try:
-            data = encode(Entry(miss.fence, time.time(), answer))
+            wal_position = max(miss.wal_required, current().wal_required)
+            data = encode(Entry(miss.fence, time.time(), wal_position, answer))
             if len(data) > self._max_entry_bytes:
                 return "too_large"
             await self._redis.execute("SET", redis_key("answer", miss.key), data, "PX", int(ttl_seconds * 1_000))

@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.platform.http.problems import BodyTooLarge, InvalidRequest, Problem, QueryTooLong, send_problem
+from app.platform.http.problems import BodyTooLarge, InvalidRequest, Problem, send_problem
 
 MAX_QUERY_BYTES = 8_192
 MAX_JSON_SEPARATORS = 10_000  # commas
@@ -29,7 +29,7 @@ class RequestBoundsMiddleware:
     def _refusal(self, scope: Scope) -> Problem | None:
         query = scope["query_string"]
         if len(query) > MAX_QUERY_BYTES:
-            return QueryTooLong(f"The query string is limited to {MAX_QUERY_BYTES} bytes.")
+            return InvalidRequest.at(("query",), f"must not be longer than {MAX_QUERY_BYTES} bytes", "query_too_long")
         if b"%00" in query or b"\x00" in query:
             return InvalidRequest.at(("query",), "must not contain NUL characters", "nul_character")
         if "\x00" in scope["path"]:

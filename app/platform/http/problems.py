@@ -87,14 +87,6 @@ class BodyTooLarge(Problem):
     title = "The body is too large"
 
 
-class QueryTooLong(Problem):
-    """The query string is longer than this service reads."""
-
-    status = 414
-    slug = "query-too-long"
-    title = "The query string is too long"
-
-
 class UnsupportedMediaType(Problem):
     """The `Content-Type` of the body is not one that this operation reads."""
 
@@ -177,7 +169,6 @@ KIND_BY_STATUS: dict[int, Kind] = {status: kind for kind, status in DOMAIN_STATU
         BadRequest,
         MethodNotAllowed,
         BodyTooLarge,
-        QueryTooLong,
         UnsupportedMediaType,
         InvalidRequest,
         PreconditionRequired,

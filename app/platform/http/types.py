@@ -63,6 +63,10 @@ def refuse_other_than_rfc_3339(value: object) -> object:
     raise ValueError("must be a time of RFC 3339 with its offset, like 2026-01-31T12:00:00Z")
 
 
+def once_each(values: list[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
 def to_utc(value: datetime) -> datetime:
     try:
         return value.astimezone(UTC)
@@ -126,7 +130,8 @@ Line = Annotated[
 Secret = Annotated[SecretStr, AfterValidator(refuse_unstorable_secret)]
 
 # A list that stops at its first wrong item, so that a large wrong one is refused as fast as a small one.
-Tags = Annotated[list[Annotated[Line, Field(min_length=1, max_length=50)]], FailFast(), Field(max_length=20)]
+Tag = Annotated[Line, Field(min_length=1, max_length=50)]
+Tags = Annotated[list[Tag], FailFast(), Field(max_length=20), AfterValidator(once_each)]
 
 # Written with Z, whatever offset it came with; what comes from the database is in UTC already.
 UtcTime = Annotated[AwareDatetime, BeforeValidator(refuse_other_than_rfc_3339), AfterValidator(to_utc)]

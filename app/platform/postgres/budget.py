@@ -39,9 +39,9 @@ class Capacity:
 async def capacity(server: Server) -> Capacity:
     async with server.engine.connect() as connection:
         rows = await connection.execute(
-            text("SELECT name, setting::int FROM pg_settings WHERE name = ANY(:names)"), LIMITS
+            text("SELECT name, setting::int AS setting FROM pg_settings WHERE name = ANY(:names)"), LIMITS
         )
-        found: dict[str, int] = dict(rows.tuples().all())
+        found: dict[str, int] = {row.name: row.setting for row in rows}
     return Capacity(server.name, found.pop("max_connections"), sum(found.values()))
 
 

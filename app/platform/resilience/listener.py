@@ -30,4 +30,3 @@ def stop_new_connections(listener: socket.socket) -> None:
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *instruction) for instruction in DROP_SYN))
     program = struct.pack("HP", len(DROP_SYN), ctypes.addressof(code))
     listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
-

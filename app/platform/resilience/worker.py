@@ -2,9 +2,9 @@
 
 Order of leaving, after SIGTERM or at the end of a worker's quota of requests:
 
-1. Drain: not ready any more, and every answer says `Connection: close`.
-2. The listening socket is closed once its queue is empty: a load balancer is refused then, and turns to another instance
-   before it has sent anything. (At the end of a quota the socket stays open: this instance has nobody else to turn to.)
+1. The listening socket is closed once its queue is empty: a load balancer is refused then, and turns to another instance
+   before it has sent anything. (At the end of a quota the socket stays open: its clients have nobody else to turn to.)
+2. Drain: not ready any more, and every answer says `Connection: close`.
 3. Connections that nginx keeps idle end: by their next answer, or by nginx's own time-out, never from this side, since
    a request might be on its way.
 4. uvicorn finishes what is in flight, ends the lifespan (pools are closed there) and leaves.
@@ -15,6 +15,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.arbiter import Arbiter
@@ -25,10 +26,10 @@ from uvicorn_worker import UvicornWorker
 if TYPE_CHECKING:  # gunicorn's master imports this module, and has no metrics of its own
     from app.platform.resilience.drain import Drain
 
-HANDSHAKE_SECONDS = 0.1  # a connection that is half open when the last SYN has been let in
+HANDSHAKE_SECONDS = 0.01  # for connections that were half open when the last SYN was let in; more than a round trip
 QUEUE_SECONDS = 1.0  # other workers go on accepting from the same queue: it need not be found empty
 RETIRE_SECONDS = 6.0  # longer than nginx keeps an idle connection: keepalive_timeout of the upstream
-POLL_SECONDS = 0.01
+POLL_SECONDS = 0.005
 
 
 class DrainingServer(Server):
@@ -37,16 +38,28 @@ class DrainingServer(Server):
     def __init__(self, config: Config, drain: "Drain") -> None:
         super().__init__(config)
         self._drain = drain
+        self._told_to_leave = asyncio.Event()
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         spare_long_lived_objects()
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._told_to_leave.set()
+
+    async def main_loop(self) -> None:
+        """Ends at once at a signal: uvicorn looks for one ten times a second, and connections are held up meanwhile."""
+        loop, signal = asyncio.create_task(super().main_loop()), asyncio.create_task(self._told_to_leave.wait())
+        _, unfinished = await asyncio.wait({loop, signal}, return_when=asyncio.FIRST_COMPLETED)
+        for task in unfinished:
+            task.cancel()
+
     async def shutdown(self, sockets: Any = None) -> None:
-        self._drain.start()
-        if self.should_exit:  # set by a signal, not by a quota
+        if self._told_to_leave.is_set():
             await self._stop_listening(sockets)
             sockets = []
+        self._drain.start()
         await self._wait_until(lambda: not self.server_state.connections, RETIRE_SECONDS)
         await super().shutdown(sockets)
 

@@ -70,8 +70,16 @@ def count_by_slot() -> None:
         values.ValueClass = values.MultiProcessValue(process_identifier=WorkerSlot(folder))  # type: ignore[no-untyped-call]
 
 
-def forget_dead_workers(folder: Path) -> None:
-    """Drops the gauges of workers that have ended; counters and histograms stay, since what happened has happened."""
+def forget_dead_workers() -> None:
+    """Drops the gauges of workers that have ended; counters and histograms stay, since what happened has happened.
+
+    For a worker to call as it starts: it comes in place of one that has ended, as a rule.
+    """
+    if (folder := configured_folder()) is not None:
+        _forget_dead_workers(folder)
+
+
+def _forget_dead_workers(folder: Path) -> None:
     for path in folder.glob("slot-*.lock"):
         with _dead(path) as slot:
             if slot is not None:
@@ -93,7 +101,7 @@ def _dead(path: Path) -> Iterator[int | None]:
 
 def all_workers(folder: Path) -> CollectorRegistry:
     """What all workers of the instance have counted together."""
-    forget_dead_workers(folder)
+    _forget_dead_workers(folder)
     registry = CollectorRegistry()
     MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]
     return registry

@@ -78,7 +78,7 @@ def test_nul_characters_are_refused_wherever_they_are(url: str):
 
 def test_a_long_query_is_refused():
     assert client.get("/items/a?" + "q" * MAX_QUERY_BYTES).status_code == 200
-    refused(client.get("/items/a?" + "q" * (MAX_QUERY_BYTES + 1)), 414)
+    assert "longer" in refused(client.get("/items/a?" + "q" * (MAX_QUERY_BYTES + 1)), 422)
 
 
 @pytest.mark.parametrize("length", ["", "-1", "nonsense", "1e9"])

@@ -107,7 +107,7 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", app)
 @settings(max_examples=15, deadline=None)
 def test_the_app_does_what_its_document_says(case: schemathesis.Case) -> None:
     # A schema can't tell all that is wrong: which fields are known, how deep JSON may be, which If-Match is current.
-    case.call_and_validate(headers={"authorization": "Bearer x"}, excluded_checks=[positive_data_acceptance])
+    case.call_and_validate(headers={"Authorization": "Bearer x"}, excluded_checks=[positive_data_acceptance])
 
 
 def operations() -> list[tuple[str, str, dict[str, Any]]]:

@@ -7,7 +7,10 @@ RULE = parse_limits("10/second;100/minute", "app.features.equipment.endpoints.li
 def test_headers_as_in_the_draft() -> None:
     decision = Decision(parse_limits("100/minute"), Charge(0, (30_000_000,)))
     assert decision.allowed
-    assert decision.headers() == [(b"ratelimit-policy", b'"default";q=100;w=60'), (b"ratelimit", b'"default";r=50;t=30')]
+    assert decision.headers() == [
+        (b"ratelimit-policy", b'"default";q=100;w=60'),
+        (b"ratelimit", b'"default";r=50;t=30'),
+    ]
 
 
 def test_every_policy_has_its_name_and_its_state() -> None:

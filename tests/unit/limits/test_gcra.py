@@ -65,9 +65,7 @@ def test_a_full_bucket_has_the_burst_and_refills_evenly(limit: Limit) -> None:
 
 
 @given(rules, pauses)
-def test_a_refused_request_passes_after_the_wait_it_was_told_and_not_before(
-    rule: LimitRule, pauses: list[int]
-) -> None:
+def test_a_refused_request_passes_after_the_wait_it_was_told_and_not_before(rule: LimitRule, pauses: list[int]) -> None:
     clock = Clock()
     buckets = LocalBuckets(clock)
     for pause in pauses:

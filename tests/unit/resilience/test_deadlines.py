@@ -13,7 +13,6 @@ from app.platform.resilience.deadlines import (
     requested_seconds,
 )
 
-pytestmark = pytest.mark.asyncio
 START = {"type": "http.response.start", "status": 200, "headers": []}
 
 

@@ -1,11 +1,8 @@
 import asyncio
 
-import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from app.platform.resilience.drain import Drain, DrainMiddleware
-
-pytestmark = pytest.mark.asyncio
 
 
 class App:

@@ -5,7 +5,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.platform.telemetry import metrics
-from app.platform.telemetry.metrics import DURATION_BUCKETS_SECONDS, RequestMetrics, metrics_router
+from app.platform.telemetry.metrics import DURATION_BUCKETS_SECONDS, RequestMetrics, expose_metrics
 
 
 def value(name: str, **labels: str) -> float:
@@ -47,7 +47,7 @@ def test_series_have_a_limit_and_nothing_is_lost_beyond_it(monkeypatch: pytest.M
 async def test_the_endpoint_speaks_prometheus() -> None:
     RequestMetrics().observe("GET", 200, "/exposed", 0, 0, 0)
     app = FastAPI()
-    app.include_router(metrics_router())
+    expose_metrics(app)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         response = await client.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=")

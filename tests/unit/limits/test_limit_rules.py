@@ -15,9 +15,18 @@ def test_slowapi_notation(text: str, limits: tuple[Limit, ...]) -> None:
     assert parse_limits(text).limits == limits
 
 
-@pytest.mark.parametrize("text", ["", "soon", "0/minute", "1/minute;2/minute", "1/s;1/m;1/h;1/d;1/month"])
-def test_what_is_no_rule_is_refused_at_its_declaration(text: str) -> None:
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "couldn't parse"),
+        ("soon", "couldn't parse"),
+        ("0/minute", "allows nothing"),
+        ("1/minute;2/minute", "same window"),
+        ("1/second;1/minute;1/hour;1/day;1/month", "can hold together"),
+    ],
+)
+def test_what_is_no_rule_is_refused_at_its_declaration(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
         parse_limits(text)
 
 

@@ -1,0 +1,385 @@
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+from redis.crc import key_slot
+
+from app.platform.cache import PUBLIC, Answer, Hit, Miss, ResponseCache, answer_key, tag
+from app.platform.cache.rules import redis_key
+from app.platform.redis import RedisClient
+from app.platform.resilience.deadlines import DeadlineExceeded
+from app.platform.telemetry.context import RequestContext, request_context
+from tests.support.redis_server import RedisServer, eventually, redis_client, redis_server, until_back
+
+ORGANIZATION = "0198b2c4-7d5e-7000-8000-000000000001"
+KEY = answer_key(ORGANIZATION, "user:1", "/equipment")
+TAGS = (tag(ORGANIZATION, "equipment"), tag(ORGANIZATION, "checkouts"))
+TTL = 60.0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+async def client(server: RedisServer) -> AsyncIterator[RedisClient]:
+    async with redis_client(server.url) as client:
+        await client.execute("FLUSHALL")
+        yield client
+
+
+@pytest.fixture
+async def cache(client: RedisClient) -> AsyncIterator[ResponseCache]:
+    async with new_cache(client) as cache:
+        yield cache
+
+
+class new_cache:
+    def __init__(self, client: RedisClient) -> None:
+        self.cache = ResponseCache(client, max_entry_bytes=10_000)
+
+    async def __aenter__(self) -> ResponseCache:
+        return self.cache
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.cache.aclose()
+
+
+def answer(body: object = "body", status: int = 200, *headers: tuple[bytes, bytes]) -> Answer:
+    return Answer(status, ((b"content-type", b"application/json"), *headers), str(body).encode())
+
+
+async def miss(cache: ResponseCache, key: str = KEY) -> Miss:
+    found = await cache.lookup(key, TAGS)
+    assert isinstance(found, Miss)
+    return found
+
+
+async def body(cache: ResponseCache, key: str = KEY) -> bytes | None:
+    found = await cache.lookup(key, TAGS)
+    return found.answer.body if isinstance(found, Hit) else None
+
+
+async def is_void(cache: ResponseCache) -> bool:
+    return await body(cache) is None
+
+
+async def is_settled(cache: ResponseCache) -> bool:
+    return (await miss(cache)).fence is not None
+
+
+async def test_the_second_time_it_is_there_byte_for_byte(cache: ResponseCache) -> None:
+    stored = answer("grüße", 200, (b"etag", b'"1"'))
+    await cache.store(await miss(cache), stored, TTL)
+    assert await cache.lookup(KEY, TAGS) == Hit(stored, age_seconds=0)
+    assert await body(cache, answer_key(ORGANIZATION, "user:2", "/equipment")) is None
+
+
+async def test_an_entry_ends_with_its_time_and_tells_its_age(
+    cache: ResponseCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cache.store(await miss(cache), answer(), 0.05)
+    assert await body(cache)
+    await asyncio.sleep(0.08)
+    assert await body(cache) is None
+
+    await cache.store(await miss(cache), answer(), TTL)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 7)
+    found = await cache.lookup(KEY, TAGS)
+    assert isinstance(found, Hit)
+    assert found.age_seconds in (6, 7)
+
+
+@pytest.mark.parametrize("touched", TAGS)
+async def test_a_write_to_any_of_its_tags_ends_it(cache: ResponseCache, touched: str) -> None:
+    await cache.store(await miss(cache), answer(), TTL)
+    await cache.invalidate([tag(ORGANIZATION, "documents"), tag("another", "equipment")])
+    assert await body(cache)
+    await cache.invalidate({touched})
+    assert await body(cache) is None
+
+
+async def test_a_write_during_the_fill_wins(cache: ResponseCache) -> None:
+    reader = await miss(cache)
+    await cache.invalidate(TAGS[:1])
+    await cache.store(reader, answer("of before the write"), TTL)
+    assert await body(cache) is None
+
+
+async def test_a_tag_that_redis_has_lost_revives_nothing(cache: ResponseCache, client: RedisClient) -> None:
+    await cache.store(await miss(cache), answer("old"), TTL)
+    await cache.invalidate(TAGS)
+    await client.execute("DEL", *(redis_key("tag", name) for name in TAGS))  # as by eviction
+    assert await body(cache) is None
+    assert await body(cache) is None
+
+
+async def test_two_readers_that_begin_a_tag_agree(cache: ResponseCache) -> None:
+    keys = [answer_key(ORGANIZATION, str(i)) for i in range(20)]
+    misses = await asyncio.gather(*(miss(cache, key) for key in keys))
+    assert len({found.fence for found in misses}) == 1
+
+
+async def test_a_miss_tells_how_far_a_replica_has_to_be(cache: ResponseCache) -> None:
+    assert (await miss(cache)).wal_required == 0
+    await cache.invalidate(TAGS[:1], wal_position=2**40)
+    await cache.invalidate(TAGS[1:], wal_position=7)
+    assert (await miss(cache)).wal_required == 2**40
+    await cache.invalidate(TAGS[:1], wal_position=5)  # of an earlier commit, told late
+    assert (await miss(cache)).wal_required == 2**40
+
+
+@pytest.mark.parametrize(
+    ("refused", "why"),
+    [
+        (answer(status=404), "an error"),
+        (answer("x" * 10_001), "too large"),
+        (answer("ok", 200, (b"set-cookie", b"a=b")), "for one client"),
+        (answer("ok", 200, (b"cache-control", b"private, no-store")), "not to be stored"),
+        (answer("ok", 200, (b"x", b"y" * 70_000)), "a header beyond the form"),
+    ],
+)
+async def test_what_is_not_kept(cache: ResponseCache, refused: Answer, why: str) -> None:
+    await cache.store(await miss(cache), refused, TTL)
+    assert await body(cache) is None, why
+
+
+async def test_what_is_no_entry_is_a_miss(cache: ResponseCache, client: RedisClient) -> None:
+    await client.execute("SET", redis_key("answer", KEY), b"\x01garbage")
+    assert await body(cache) is None
+    await client.execute("DEL", redis_key("tag", TAGS[0]))
+    await client.execute("LPUSH", redis_key("tag", TAGS[0]), "a list")
+    assert await body(cache) is None
+
+
+async def test_an_entry_and_its_tags_are_in_one_slot_of_a_cluster() -> None:
+    names = [redis_key("answer", KEY), *(redis_key("tag", name) for name in TAGS)]
+    assert len({key_slot(name.encode()) for name in names}) == 1
+    assert key_slot(redis_key("tag", tag(PUBLIC, "status")).encode()) != key_slot(names[0].encode())
+
+
+# Random writes with fills under way: at the end, is what the cache says what the source says?
+
+
+class Source:
+    """Stands for the database: what readers read, at some moment of their slow query."""
+
+    def __init__(self, keys: int) -> None:
+        self.versions = [0] * keys
+
+    async def read(self, key: int) -> int:
+        await asyncio.sleep(random.uniform(0, 0.003))
+        version = self.versions[key]
+        await asyncio.sleep(random.uniform(0, 0.003))
+        return version
+
+
+async def stale_after_random_writes(
+    read: Callable[[Source, int], Awaitable[int]], invalidate: Callable[[int], Awaitable[None]]
+) -> int:
+    """How many of 50 keys the cache has wrong when all is quiet."""
+    source = Source(50)
+
+    async def reader() -> None:
+        for _ in range(40):
+            await read(source, random.randrange(50))
+
+    async def writer() -> None:
+        for _ in range(20):
+            key = random.randrange(50)
+            source.versions[key] += 1
+            await invalidate(key)
+            await asyncio.sleep(random.uniform(0, 0.004))
+
+    await asyncio.gather(*(reader() for _ in range(40)), *(writer() for _ in range(10)))
+    cached = [await read(source, key) for key in range(50)]
+    return sum(known != version for known, version in zip(cached, source.versions, strict=True))
+
+
+async def test_random_writes_leave_nothing_stale(cache: ResponseCache) -> None:
+    async def read(source: Source, key: int) -> int:
+        name, tags = answer_key(ORGANIZATION, str(key)), [tag(ORGANIZATION, f"item-{key}")]
+        found = await cache.lookup(name, tags)
+        if isinstance(found, Hit):
+            return int(found.answer.body)
+        version = await source.read(key)
+        await cache.store(found, answer(version), TTL)
+        return version
+
+    async def invalidate(key: int) -> None:
+        await cache.invalidate([tag(ORGANIZATION, f"item-{key}")])
+
+    assert await stale_after_random_writes(read, invalidate) == 0
+
+
+async def test_control_delete_on_write_leaves_stale_entries(client: RedisClient) -> None:
+    async def read(source: Source, key: int) -> int:
+        if (found := await client.execute("GET", f"item:{key}")) is not None:
+            return int(found)
+        version = await source.read(key)
+        await client.execute("SET", f"item:{key}", version)
+        return version
+
+    async def invalidate(key: int) -> None:
+        await client.execute("DEL", f"item:{key}")
+
+    assert await stale_after_random_writes(read, invalidate) > 0
+
+
+# Redis away
+
+
+async def test_frozen_everything_is_a_miss_and_soon_without_a_wait(
+    cache: ResponseCache, client: RedisClient, server: RedisServer
+) -> None:
+    await cache.store(await miss(cache), answer(), TTL)
+    server.freeze()
+    try:
+        while client.stats().breaker == "closed":
+            found = await miss(cache)
+            await cache.store(found, answer(), TTL)
+        started = time.monotonic()
+        for _ in range(100):
+            found = await miss(cache)
+            assert found.fence is None
+            await cache.store(found, answer(), TTL)
+        assert time.monotonic() - started < 0.1
+    finally:
+        server.thaw()
+    await until_back(client)
+    assert await body(cache) == b"body"
+
+
+async def test_a_write_while_redis_is_frozen_is_not_lost(
+    cache: ResponseCache, client: RedisClient, server: RedisServer
+) -> None:
+    await cache.store(await miss(cache), answer("old"), TTL)
+    async with new_cache(client) as other_process:
+        assert await body(other_process) == b"old"
+        server.freeze()
+        try:
+            await cache.invalidate(TAGS, wal_position=9)
+        finally:
+            server.thaw()
+        # Who owes Redis the invalidation believes nothing of what Redis has.
+        assert await body(cache) is None
+        await eventually(lambda: is_void(other_process))
+        assert (await miss(other_process)).wal_required == 9
+        await eventually(lambda: is_settled(cache))
+
+
+async def test_killed_and_back_empty(cache: ResponseCache, client: RedisClient, server: RedisServer) -> None:
+    await cache.store(await miss(cache), answer(), TTL)
+    server.kill()
+    try:
+        assert await body(cache) is None
+        await cache.invalidate(TAGS)
+    finally:
+        server.start()
+    await until_back(client)
+    await eventually(lambda: is_settled(cache))
+    await cache.store(await miss(cache), answer("new"), TTL)
+    assert await body(cache) == b"new"
+
+
+async def test_switched_off_it_asks_nothing(client: RedisClient) -> None:
+    cache = ResponseCache(client, max_entry_bytes=10_000, enabled=False)
+    await client.aclose()
+    assert await cache.lookup(KEY, TAGS) == Miss(KEY)
+
+
+# Single flight
+
+
+class Query:
+    """Takes a while, and counts."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers) or [answer()]
+        self.count = 0
+
+    async def __call__(self) -> Answer:
+        self.count += 1
+        made = self.answers[min(self.count, len(self.answers)) - 1]
+        await asyncio.sleep(0.05)
+        return made
+
+
+async def test_simultaneous_misses_are_one_query(cache: ResponseCache) -> None:
+    query = Query()
+
+    async def request() -> Answer:
+        return await cache.fill(await miss(cache), TTL, query)
+
+    answers = await asyncio.gather(*(request() for _ in range(100)))
+    assert query.count == 1
+    assert answers == [answer()] * 100
+    assert await body(cache) == b"body"
+
+
+async def test_control_without_single_flight_each_is_a_query(cache: ResponseCache) -> None:
+    query = Query()
+
+    async def request() -> None:
+        await cache.store(await miss(cache), await query(), TTL)
+
+    await asyncio.gather(*(request() for _ in range(100)))
+    assert query.count == 100
+
+
+async def test_who_reads_after_a_write_does_not_join_a_flight_of_before(cache: ResponseCache) -> None:
+    query = Query(answer("before"), answer("after"))
+    before = asyncio.create_task(cache.fill(await miss(cache), TTL, query))
+    await asyncio.sleep(0)
+    await cache.invalidate(TAGS)
+    assert await cache.fill(await miss(cache), TTL, query) == answer("after")
+    assert await before == answer("before")
+    assert await body(cache) == b"after"
+
+
+async def test_a_caller_gets_no_hit_that_lacks_their_write(cache: ResponseCache) -> None:
+    await cache.store(await miss(cache), answer("before"), TTL)
+    token = request_context.set(RequestContext(request_id="1", wal_required=100))
+    await cache.store(await miss(cache), answer("with it"), TTL)
+    assert await body(cache) == b"with it"
+    request_context.set(RequestContext(request_id="2", wal_required=101))
+    assert await body(cache) is None
+    request_context.reset(token)
+    assert await body(cache) == b"with it"  # whoever need not see it may
+
+
+async def test_who_has_to_see_a_write_does_not_join_who_has_not(cache: ResponseCache) -> None:
+    query = Query(answer("of a lagging replica"), answer("of the primary"))
+    found = await miss(cache)
+    first = asyncio.create_task(cache.fill(found, TTL, query))
+    await asyncio.sleep(0)
+    token = request_context.set(RequestContext(request_id="1", wal_required=100))
+    assert await cache.fill(found, TTL, query) == answer("of the primary")
+    request_context.reset(token)
+    await first
+
+
+async def test_an_error_is_its_own_callers(cache: ResponseCache) -> None:
+    query = Query(answer("busy", 503))
+    found = await miss(cache)
+    await asyncio.gather(*(cache.fill(found, TTL, query) for _ in range(5)))
+    assert query.count == 5
+
+
+async def test_the_deadline_of_one_is_not_that_of_all(cache: ResponseCache) -> None:
+    found = await miss(cache)
+
+    async def out_of_time() -> Answer:
+        await asyncio.sleep(0.01)
+        raise DeadlineExceeded
+
+    leader = asyncio.create_task(cache.fill(found, TTL, out_of_time))
+    await asyncio.sleep(0)
+    assert await cache.fill(found, TTL, Query()) == answer()
+    with pytest.raises(DeadlineExceeded):
+        await leader
