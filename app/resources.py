@@ -1,14 +1,18 @@
 """What lives as long as the process: opened in the lifespan, closed in reverse. Settings become plain values here."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+
+from sqlalchemy.exc import DBAPIError
 
 from app.platform.cache import ResponseCache
 from app.platform.http.consistency import Consistency
 from app.platform.http.pagination import CursorSigner
 from app.platform.limits import RateLimiter
 from app.platform.postgres import Commit, Database, DatabaseOptions
+from app.platform.postgres.budget import Fleet
+from app.platform.postgres.errors import DatabaseUnavailable
 from app.platform.postgres.tokens import ConsistencyTokens
 from app.platform.redis import RedisClient
 from app.platform.resilience.breaker import CircuitBreaker
@@ -52,6 +56,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     database = Database(database_options(settings), on_commit=(invalidate, remember))
     await database.start()
     try:
+        await check_connections(database, settings)
         yield Resources(
             database=database,
             redis=redis,
@@ -78,6 +83,12 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         await database.aclose()
         await cache.aclose()
         await redis.aclose()
+
+
+async def check_connections(database: Database, settings: Settings) -> None:
+    """Raises `ConnectionBudgetExceeded`; a database that is away is asked at the next start."""
+    with suppress(DatabaseUnavailable, DBAPIError, OSError):
+        await database.check_budget(Fleet(settings.api_instances, settings.web_concurrency))
 
 
 def signing_keys(settings: Settings) -> SigningKeys:

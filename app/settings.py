@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     environment: Literal["development", "test", "production"] = "development"
     instance_name: str = Field(default_factory=socket.gethostname, max_length=64)
     release: str = Field("0.1.0", max_length=64)
+    api_instances: int = Field(1, ge=1, le=1_000)  # that share the databases, and with them their connections
+    web_concurrency: int = Field(1, ge=1, le=256)  # workers per instance
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
     # X-Instance and X-Served-By tell how the fleet is built: never in production.

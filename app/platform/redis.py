@@ -1,10 +1,10 @@
 """Redis, for all that the service can do without.
 
-Commands issued in one turn of the event loop leave together, as one pipeline on one connection: a fifth of the cost of a
-connection from the pool for each. A command waits at most the timeout in all, whether for a connection, in the queue or for
-its answer, and fails at once while the breaker is open, so a dead or frozen Redis piles up nothing.
+Commands issued in one turn of the event loop leave together, as one pipeline on one connection: a fifth of the cost of
+a connection from the pool for each. A command waits at most the timeout in all, whether for a connection, in the queue
+or for its answer, and fails at once while the breaker is open, so a dead or frozen Redis piles up nothing.
 
-Nothing is sent twice: a command whose answer is lost may have had its effect, and only its caller knows whether that matters.
+Nothing is sent twice: a command whose answer is lost may have had its effect; only its caller knows if that matters.
 
 Keys that one command or script uses together share a hash tag (`cache:{tenant}:...`), so that they lie in one slot of a
 Redis Cluster (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags).

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import make_url
-
 from app.platform.postgres.budget import Fleet, capacity, check_budget, primary_pools, replica_pools
 from app.platform.postgres.errors import READ_ONLY, DatabaseUnavailable, TransactionConflict, sqlstate, translated
 from app.platform.postgres.health import DatabaseHealth, database_health
@@ -37,8 +35,8 @@ class Database:
         self._shielded_tasks: set[asyncio.Task[None]] = set()
         self.primary = Primary(options)
         self.replicas = [
-            Replica(str(make_url(url).query.get("name", f"replica-{number}")), url, options)
-            for number, url in enumerate(options.replica_urls, start=1)
+            Replica(name, url, options)
+            for name, url in zip(options.replica_names, options.replica_urls, strict=True)
         ]
         self._monitor = Monitor(self.primary, self.replicas, options)
         self._router = Router(self._monitor, self.primary.reader, options)
@@ -57,10 +55,14 @@ class Database:
             await replica.aclose()
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[ReadSession]:
-        """A session on a server that has everything that the request requires (`wal_required` of its context)."""
+    async def read(self, *, fresh: bool = False) -> AsyncIterator[ReadSession]:
+        """A session on a server that has everything that the request requires (`wal_required` of its context).
+
+        `fresh`: on the primary as long as it answers. For who may do what, which no lagging replica should say.
+        """
         required = current().wal_required
-        route = ReadRoute(self._router, await self._router.choose(required), required)
+        server = self.primary.reader if fresh else await self._router.choose(required)
+        route = ReadRoute(self._router, server, required)
         session = ReadSession(route)
         try:
             yield session

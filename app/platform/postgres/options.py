@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from sqlalchemy import make_url
+
 
 @dataclass(frozen=True, slots=True)
 class DatabaseOptions:
@@ -32,6 +34,13 @@ class DatabaseOptions:
     probe_interval_seconds: float = 0.1
     probe_timeout_seconds: float = 0.3
     readmit_seconds: float = 1.0  # an ejected replica stays out for this long after it is well again, ± half
+
+    @property
+    def replica_names(self) -> tuple[str, ...]:
+        return tuple(
+            str(make_url(url).query.get("name", f"replica-{number}"))
+            for number, url in enumerate(self.replica_urls, start=1)
+        )
 
     @property
     def behind_pooler(self) -> bool:

@@ -1,7 +1,7 @@
 """Deadlines: one point in time by which every wait of a request ends.
 
-The middleware sets it once; whatever waits below (pool, statement, lock, Redis, upstream) asks for `remaining()` or waits
-inside `bounded()`. The clock is `time.monotonic()`, so that threads and other loops can read it too.
+The middleware sets it once; whatever waits below (pool, statement, lock, Redis, upstream) asks for `remaining()` or
+waits inside `bounded()`. The clock is `time.monotonic()`, so that threads and other loops can read it too.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ def remaining(default: float) -> float:
 
 @asynccontextmanager
 async def bounded(seconds: float) -> AsyncIterator[None]:
-    """Cancel the block after `seconds` (`TimeoutError`), or at the request's deadline (`DeadlineExceeded`) if sooner."""
+    """Cancel the block after `seconds` (TimeoutError), or at the request's deadline if sooner (DeadlineExceeded)."""
     limit = remaining(seconds)
     try:
         async with asyncio.timeout(limit) as timeout:
@@ -45,8 +45,8 @@ async def bounded(seconds: float) -> AsyncIterator[None]:
 class DeadlineMiddleware:
     """Give each request its deadline: `default_seconds`, or less where X-Request-Timeout-Ms says so (never more).
 
-    A request that has not begun to answer by then is cancelled, and the ASGI app `expired` answers in its place. An answer
-    that has begun is let go on: cutting it would only look like a broken connection.
+    A request whose answer has not begun by then is cancelled, and the ASGI app `expired` answers in its place. An
+    answer that has begun is let go on: cutting it would only look like a broken connection.
     """
 
     def __init__(self, app: ASGIApp, *, default_seconds: float, expired: ASGIApp) -> None:

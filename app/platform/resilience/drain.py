@@ -1,7 +1,7 @@
 """Drain: leave without dropping a request.
 
-On SIGTERM the process says that it is not ready, goes on serving with `Connection: close` so that the load balancer moves
-its connections elsewhere, and leaves once nothing is in flight.
+On SIGTERM the process says that it is not ready, goes on serving with `Connection: close` so that the load balancer
+moves its connections elsewhere, and leaves once nothing is in flight.
 """
 
 import asyncio
