@@ -1,5 +1,6 @@
 """What lives as long as the process: opened in the lifespan, closed in reverse. Settings become plain values here."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -8,11 +9,13 @@ from sqlalchemy.exc import DBAPIError
 
 from app.platform.cache import ResponseCache
 from app.platform.http.consistency import Consistency
+from app.platform.http.idempotency import Idempotency
+from app.platform.http.kept_answers import expire
 from app.platform.http.pagination import CursorSigner
 from app.platform.limits import RateLimiter
 from app.platform.postgres import Commit, Database, DatabaseOptions
 from app.platform.postgres.budget import Fleet
-from app.platform.postgres.errors import DatabaseUnavailable
+from app.platform.postgres.errors import DatabaseError, DatabaseUnavailable
 from app.platform.postgres.tokens import ConsistencyTokens
 from app.platform.redis import RedisClient
 from app.platform.resilience.breaker import CircuitBreaker
@@ -20,6 +23,8 @@ from app.platform.security.passwords import PasswordHasher
 from app.platform.security.tokens import SigningKeys, TokenIssuer, TokenVerifier
 from app.platform.telemetry.context import current
 from app.settings import Settings
+
+EXPIRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,7 @@ class Resources:
     cache: ResponseCache
     rate_limiter: RateLimiter
     consistency: Consistency
+    idempotency: Idempotency
     cursors: CursorSigner
     passwords: PasswordHasher
     signing_keys: SigningKeys
@@ -57,6 +63,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     await database.start()
     try:
         await check_connections(database, settings)
+        await expire_answers(database)
         yield Resources(
             database=database,
             redis=redis,
@@ -68,6 +75,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
                 enabled=settings.rate_limit_enabled,
             ),
             consistency=consistency,
+            idempotency=Idempotency(secret, enabled=settings.idempotency_enabled),
             cursors=CursorSigner(secret),
             passwords=PasswordHasher(settings.password_hash_concurrency),
             signing_keys=keys,
@@ -91,6 +99,13 @@ async def check_connections(database: Database, settings: Settings) -> None:
         await database.check_budget(Fleet(settings.api_instances, settings.web_concurrency))
 
 
+async def expire_answers(database: Database) -> None:
+    """Those to idempotency keys that are past their time. If it can't be done now, the next process to start will."""
+    with suppress(DatabaseError, DBAPIError, OSError):
+        async with asyncio.timeout(EXPIRY_SECONDS), database.write() as session:
+            await expire(session)
+
+
 def signing_keys(settings: Settings) -> SigningKeys:
     if settings.jwt_private_key is not None:
         return SigningKeys.from_pem(settings.jwt_private_key.get_secret_value())
@@ -100,7 +115,6 @@ def signing_keys(settings: Settings) -> SigningKeys:
 def redis_client(settings: Settings) -> RedisClient:
     return RedisClient.from_url(
         settings.redis_url.get_secret_value(),
-        max_connections=settings.redis_max_connections,
         timeout_seconds=settings.redis_timeout_ms / 1_000,
         breaker=CircuitBreaker(settings.redis_breaker_failures, settings.redis_breaker_open_seconds, name="redis"),
     )

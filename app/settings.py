@@ -64,8 +64,7 @@ class Settings(BaseSettings):
 
     # Redis
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    redis_max_connections: int = Field(20, ge=1, le=10_000)
-    redis_timeout_ms: Milliseconds = 50  # for connecting, for a free connection, and for an answer, each
+    redis_timeout_ms: Milliseconds = 50  # that a command may take in all
     redis_breaker_failures: int = Field(3, ge=1, le=1_000)
     redis_breaker_open_seconds: Seconds = 1.0
 
@@ -78,6 +77,7 @@ class Settings(BaseSettings):
     )  # multiplies every limit, so that a load test can lift them
     rate_limit_default: str = "600/minute"  # of every route that declares none; per caller, else per address
     rate_limit_local_share: float = Field(0.5, gt=0, le=1)  # of a limit, per process, while Redis is away
+    idempotency_enabled: bool = True
     metrics_enabled: bool = True
 
     # Identity

@@ -1,4 +1,4 @@
-"""What can go wrong in the rules, said without HTTP: services raise these, `http/problems.py` gives each kind its status."""
+"""What can go wrong in the rules, said without HTTP: services raise these, `http/problems.py` gives each a status."""
 
 
 class DomainError(Exception):

@@ -1,10 +1,11 @@
 """Redis, for all that the service can do without.
 
-Commands issued in one turn of the event loop leave together, as one pipeline on one connection: a fifth of the cost of
-a connection from the pool for each. A command waits at most the timeout in all, whether for a connection, in the queue
-or for its answer, and fails at once while the breaker is open, so a dead or frozen Redis piles up nothing.
+One connection per process carries all commands: those issued in one turn of the event loop leave together, and answers
+are matched in order. That costs a tenth of taking a connection from a pool for each command, and nobody waits for one.
 
-Nothing is sent twice: a command whose answer is lost may have had its effect; only its caller knows if that matters.
+A command waits at most the timeout in all, for the connection, in the queue and for its answer, and fails at once while
+the breaker is open: a dead or frozen Redis piles up nothing. Nothing is sent twice: a command whose answer is lost may
+have had its effect, and only its caller knows if that matters.
 
 Keys that one command or script uses together share a hash tag (`cache:{tenant}:...`), so that they lie in one slot of a
 Redis Cluster (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags).
@@ -12,26 +13,29 @@ Redis Cluster (https://redis.io/docs/latest/operate/oss_and_stack/reference/clus
 
 import asyncio
 import hashlib
+import math
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Self, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
 
+from hiredis import pack_command
 from prometheus_client import Counter, Histogram
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from app.platform.resilience.breaker import CircuitBreaker, State
 
-MAX_WAITING = 10_000
+MAX_OUTSTANDING = 10_000
 MAX_PIPELINE = 500
-CLOSE_SECONDS = 1.0
+GRACE = 0.1  # of the timeout: its last part, in which a late event loop may catch up
+GRACE_TURNS = 3
 
 PIPELINE_SECONDS = Histogram(
     "redis_pipeline_seconds",
-    "From taking a pipeline's commands to having their answers",
+    "From issuing a pipeline's first command to having its answer",
     buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
 )
 PIPELINE_COMMANDS = Histogram(
@@ -45,6 +49,15 @@ Argument = str | bytes | int | float
 class RedisUnavailable(RedisError):
     """No answer: Redis is away, too slow, or not asked since it was just now. The command may have had its effect."""
 
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        UNAVAILABLE.labels(reason).inc()
+
+
+def sortable(number: int) -> str:
+    """As text that sorts like the number, up to 128 bits: the numbers of a script end at 2^53."""
+    return f"{number:032x}"
+
 
 class Script:
     """A Lua script, known to Redis by its digest."""
@@ -56,14 +69,14 @@ class Script:
 
 class RedisStats(NamedTuple):
     breaker: State
-    waiting: int  # commands that have not been sent yet
-    connections: int  # pipelines under way
+    connected: bool
+    outstanding: int  # commands that wait for their answer
 
 
 class _Command(NamedTuple):
-    arguments: tuple[bytes, ...]
+    packed: bytes
     answer: asyncio.Future[Any]
-    queued_at: float  # the loop's time
+    issued_at: float  # the loop's time
 
     def settle(self, answer: object) -> None:
         if self.answer.done():  # the caller was cancelled
@@ -75,33 +88,28 @@ class _Command(NamedTuple):
 
 
 class RedisClient:
-    """A client that coalesces, made for one event loop."""
+    """A client for one event loop. Connects when it is first asked, and again whenever the connection was lost."""
 
-    def __init__(self, client: Redis, *, max_connections: int, timeout_seconds: float, breaker: CircuitBreaker) -> None:
-        self._client = client
-        self._max_connections = max_connections
+    def __init__(
+        self, new_connection: Callable[[], Connection], *, timeout_seconds: float, breaker: CircuitBreaker
+    ) -> None:
+        self._new_connection = new_connection
         self._timeout_seconds = timeout_seconds
         self._breaker = breaker
-        self._waiting: deque[_Command] = deque()
-        self._senders: set[asyncio.Task[None]] = set()
-        self._sender_starting = False
+        self._link: _Link | None = None
         self._closed = False
 
     @classmethod
-    def from_url(cls, url: str, max_connections: int, timeout_seconds: float, breaker: CircuitBreaker) -> Self:
-        pool = BlockingConnectionPool.from_url(
+    def from_url(cls, url: str, *, timeout_seconds: float, breaker: CircuitBreaker) -> Self:
+        factory = ConnectionPool.from_url(
             url,
-            max_connections=max_connections,
-            timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
-            socket_timeout=None,  # the pipeline as a whole has a timeout; one for each answer costs 3 µs a command
+            socket_timeout=None,  # each command has its own time
             retry=Retry(NoBackoff(), 0),
-            # While they are on, redis-py 8.1 hands out connections that the server has closed.
+            driver_info=None,
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
-        return cls(
-            Redis.from_pool(pool), max_connections=max_connections, timeout_seconds=timeout_seconds, breaker=breaker
-        )
+        return cls(factory.make_connection, timeout_seconds=timeout_seconds, breaker=breaker)
 
     async def execute(self, command: str, *arguments: Argument) -> Any:
         """Send one command; its answer is as the server gives it (RESP3), strings as bytes.
@@ -109,14 +117,12 @@ class RedisClient:
         Raises `RedisUnavailable`, or `redis.exceptions.ResponseError` when the server refuses the command; both are
         `redis.exceptions.RedisError`.
         """
-        # Encoded here, so that what can't be encoded fails its own caller and not the whole pipeline.
-        encoded = tuple(a if isinstance(a, bytes) else str(a).encode() for a in (command, *arguments))
-        self._admit()
+        packed = pack_command((command, *arguments))  # type: ignore[arg-type]  # its stub says a tuple of one
+        link = self._admit()
         loop = asyncio.get_running_loop()
-        queued = _Command(encoded, loop.create_future(), loop.time())
-        self._waiting.append(queued)
-        self._start_sender()
-        return await queued.answer
+        answer: asyncio.Future[Any] = loop.create_future()
+        link.enqueue(_Command(packed, answer, loop.time()))
+        return await answer
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> Any:
         """Run a script by its digest; one that Redis does not know (so that nothing has run) is sent whole."""
@@ -133,41 +139,95 @@ class RedisClient:
         return loop.time() - started
 
     def stats(self) -> RedisStats:
-        return RedisStats(self._breaker.state, len(self._waiting), len(self._senders))
+        connected = self._link is not None and self._link.is_up
+        return RedisStats(self._breaker.state, connected, 0 if self._link is None else len(self._link))
 
     async def aclose(self) -> None:
         """Refuse new commands, let those under way finish in their time, and disconnect."""
         self._closed = True
-        if self._senders:
-            await asyncio.wait(self._senders)
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await self._client.aclose()
+        if self._link is not None:
+            await self._link.aclose()
 
-    def _admit(self) -> None:
+    def _admit(self) -> "_Link":
         if self._closed:
-            reason = "closed"
-        elif len(self._waiting) >= MAX_WAITING:
-            reason = "queue_full"
-        elif not self._breaker.allow():
-            reason = "breaker_open"
-        else:
-            return
-        UNAVAILABLE.labels(reason).inc()
-        raise RedisUnavailable(reason)
+            raise RedisUnavailable("closed")
+        link = self._link
+        if link is not None and len(link) >= MAX_OUTSTANDING:
+            raise RedisUnavailable("queue_full")
+        if not self._breaker.allow():
+            raise RedisUnavailable("breaker_open")
+        if link is None or link.is_over:
+            link = self._link = _Link(self._new_connection(), self._timeout_seconds, self._breaker)
+        return link
 
-    def _start_sender(self) -> None:
-        """A task takes its first step after the handlers that are ready now: that is what gathers a turn's commands."""
-        if self._sender_starting or len(self._senders) >= self._max_connections:
-            return
-        self._sender_starting = True
-        sender = asyncio.create_task(self._send_waiting())
-        self._senders.add(sender)
-        sender.add_done_callback(self._senders.discard)
 
-    async def _send_waiting(self) -> None:
-        self._sender_starting = False
-        while commands := self._take():
-            await self._send(commands)
+class _Link:
+    """One connection, from its first command to its end. It ends when it breaks or when a command's time is over."""
+
+    def __init__(self, connection: Connection, timeout_seconds: float, breaker: CircuitBreaker) -> None:
+        self.is_up = False
+        self.is_over = False
+        self._connection = connection
+        self._timeout_seconds = timeout_seconds
+        self._breaker = breaker
+        self._waiting: deque[_Command] = deque()
+        self._sent: deque[_Command] = deque()
+        self._work = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._watch: asyncio.Handle | None = None
+        self._timed: _Command | None = None  # whose time is measured: one at a time
+        self._task = self._loop.create_task(self._hold())
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._sent)
+
+    def enqueue(self, command: _Command) -> None:
+        self._waiting.append(command)
+        self._work.set()  # wakes the writer behind whatever else is ready now: that is what gathers a turn's commands
+        if self._watch is None:
+            self._watch = self._loop.call_at(self._due_at(command), self._look)
+
+    async def aclose(self) -> None:
+        if answers := [command.answer for command in (*self._sent, *self._waiting)]:
+            await asyncio.wait(answers)
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _hold(self) -> None:
+        try:
+            await self._connection.connect()  # type: ignore[no-untyped-call]
+            self.is_up = True
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._write())
+                tasks.create_task(self._read())
+        except Exception as error:
+            self._end("connection", repr(error))
+        finally:
+            await self._connection.disconnect(nowait=True)
+
+    async def _write(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while commands := self._take():
+                PIPELINE_COMMANDS.observe(len(commands))
+                self._timed = self._timed or commands[0]
+                self._sent.extend(commands)
+                packed = [command.packed for command in commands]
+                await self._connection.send_packed_command(packed, check_health=False)
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                answer = await self._connection.read_response(timeout=math.inf)
+            except ResponseError as error:
+                answer = error
+            command = self._sent.popleft()
+            command.settle(answer)
+            self._breaker.succeeded()
+            if command is self._timed:
+                PIPELINE_SECONDS.observe(self._loop.time() - command.issued_at)
+                self._timed = None
 
     def _take(self) -> list[_Command]:
         """The next commands to send, without those whose callers are gone."""
@@ -178,25 +238,42 @@ class RedisClient:
                 commands.append(command)
         return commands
 
-    async def _send(self, commands: list[_Command]) -> None:
-        answers: Sequence[object]
-        try:
-            # The oldest command's time holds for all: the younger ones fail early only when Redis is that slow.
-            async with asyncio.timeout_at(commands[0].queued_at + self._timeout_seconds):
-                answers = await self._pipeline([command.arguments for command in commands])
-        except Exception as error:
-            self._breaker.failed()
-            UNAVAILABLE.labels("timeout" if isinstance(error, TimeoutError) else "connection").inc(len(commands))
-            answers = [RedisUnavailable(str(error) or type(error).__name__) for _ in commands]
-        else:
-            self._breaker.succeeded()
-        for command, answer in zip(commands, answers, strict=True):
-            command.settle(answer)
+    def _oldest(self) -> _Command | None:
+        return self._sent[0] if self._sent else self._waiting[0] if self._waiting else None
 
-    async def _pipeline(self, commands: list[tuple[bytes, ...]]) -> list[object]:
-        PIPELINE_COMMANDS.observe(len(commands))
-        with PIPELINE_SECONDS.time():
-            pipeline = self._client.pipeline(transaction=False)
-            for arguments in commands:
-                pipeline.execute_command(*arguments)
-            return cast(list[object], await pipeline.execute(raise_on_error=False))
+    def _due_at(self, command: _Command) -> float:
+        return command.issued_at + self._timeout_seconds * (1 - GRACE)
+
+    def _look(self) -> None:
+        """One timer for all: look at the oldest command when its time is over."""
+        oldest = self._oldest()
+        if oldest is None:
+            self._watch = None
+        elif (due_at := self._due_at(oldest)) > self._loop.time():
+            self._watch = self._loop.call_at(due_at, self._look)
+        else:
+            self._watch = self._loop.call_later(self._timeout_seconds * GRACE, self._look_again, oldest, GRACE_TURNS)
+
+    def _look_again(self, oldest: _Command, turns: int) -> None:
+        """The loop itself may have been late to send, or not have read what is there: let it, before giving up.
+
+        A loop that does all timers before it reads, as uvloop does, needs some turns for that.
+        """
+        if self._oldest() is not oldest:
+            self._look()
+        elif turns:
+            self._watch = self._loop.call_soon(self._look_again, oldest, turns - 1)
+        else:
+            self._end("timeout")
+            self._task.cancel()
+
+    def _end(self, reason: str, detail: str = "") -> None:
+        self.is_up, self.is_over = False, True
+        if self._watch is not None:
+            self._watch.cancel()
+        commands = [*self._sent, *self._waiting]
+        self._sent.clear()
+        self._waiting.clear()
+        for command in commands:
+            self._breaker.failed()
+            command.settle(RedisUnavailable(reason, detail))

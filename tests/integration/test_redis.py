@@ -99,7 +99,7 @@ async def test_an_error_is_for_its_own_caller(client: RedisClient) -> None:
 async def test_a_script_that_redis_has_forgotten_is_sent_again(client: RedisClient) -> None:
     script = Script("return {KEYS[1], ARGV[1]}")
     assert await client.run(script, ["key"], [1]) == [b"key", b"1"]
-    await client.execute("SCRIPT FLUSH")
+    await client.execute("SCRIPT", "FLUSH")
     assert await client.run(script, ["key"], [2]) == [b"key", b"2"]
 
 
@@ -111,7 +111,7 @@ async def test_a_caller_that_is_gone_disturbs_nobody(client: RedisClient) -> Non
     assert await stays is None
     with pytest.raises(asyncio.CancelledError):
         await gone
-    assert client.stats() == ("closed", 0, 0)
+    assert client.stats() == ("closed", True, 0)
 
 
 async def test_frozen_every_command_fails_in_time_and_nothing_piles_up(
@@ -121,7 +121,7 @@ async def test_frozen_every_command_fails_in_time_and_nothing_piles_up(
     server.freeze()
     try:
         tasks = []
-        for i in range(300):  # spread over many turns, so that all connections are taken and a queue forms
+        for i in range(300):  # over many turns: some are sent, some wait
             tasks.append(asyncio.create_task(outcome(client, "GET", f"key:{i}")))
             await asyncio.sleep(0)
         outcomes = await asyncio.gather(*tasks)
@@ -132,7 +132,7 @@ async def test_frozen_every_command_fails_in_time_and_nothing_piles_up(
         assert str(answer) == "breaker_open"
         assert seconds < TIMEOUT_SECONDS / 2
         await asyncio.sleep(0)
-        assert client.stats() == ("open", 0, 0)
+        assert client.stats() == ("open", False, 0)
     finally:
         server.thaw()
     await until_back(client)
@@ -152,6 +152,24 @@ async def test_half_open_one_probe_pays_for_all(client: RedisClient, server: Red
     finally:
         server.thaw()
     await until_back(client)
+
+
+@pytest.mark.parametrize("grace", [True, False])
+async def test_a_loop_that_was_late_itself_blames_nobody(
+    client: RedisClient, monkeypatch: pytest.MonkeyPatch, grace: bool
+) -> None:
+    """Control: without the grace, what could not be sent or read in time is given up."""
+    if not grace:
+        monkeypatch.setattr(module, "GRACE", 0)
+        monkeypatch.setattr(module, "GRACE_TURNS", 0)
+    await client.ping()
+    for _ in range(5):
+        asked = asyncio.create_task(outcome(client, "PING"))
+        await asyncio.sleep(0)
+        time.sleep(TIMEOUT_SECONDS * 2)  # noqa: ASYNC251
+        answer, _ = await asked
+        assert (answer == b"PONG") == grace
+    assert client.stats().breaker == ("closed" if grace else "open")
 
 
 async def test_killed_it_fails_at_once_and_comes_back(client: RedisClient, server: RedisServer) -> None:
@@ -180,14 +198,14 @@ async def test_a_command_whose_answer_is_lost_is_not_repeated(client: RedisClien
 
 async def test_a_connection_that_redis_has_closed_costs_no_command(client: RedisClient) -> None:
     await client.ping()
-    await client.execute("CLIENT KILL", "TYPE", "normal", "SKIPME", "no")
+    await client.execute("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
     await asyncio.sleep(0.05)
     await asyncio.gather(*(client.ping() for _ in range(10)))
     assert client.stats().breaker == "closed"
 
 
 async def test_the_queue_is_bounded(client: RedisClient, server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_WAITING", 10)
+    monkeypatch.setattr(module, "MAX_OUTSTANDING", 10)
     outcomes = await asyncio.gather(*(outcome(client, "PING") for _ in range(30)))
     assert sum(str(answer) == "queue_full" for answer, _ in outcomes) == 20
 

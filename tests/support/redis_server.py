@@ -39,7 +39,7 @@ async def redis_client(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) ->
     unhandled: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
     breaker = CircuitBreaker(3, OPEN_SECONDS, name="redis")
-    client = RedisClient.from_url(url, 4, timeout_seconds, breaker)
+    client = RedisClient.from_url(url, timeout_seconds=timeout_seconds, breaker=breaker)
     try:
         yield client
     finally:

@@ -15,7 +15,7 @@ from prometheus_client import Counter
 from redis.exceptions import RedisError
 
 from app.platform.cache.rules import redis_key
-from app.platform.redis import RedisClient, Script
+from app.platform.redis import RedisClient, Script, sortable
 
 KEEP_MS = 86_400_000  # longer than any replica lags: then the position is of no use any more
 RETRY_SECONDS = 0.25
@@ -28,8 +28,8 @@ INVALIDATIONS = Counter("cache_invalidated_tags_total", "Tags of committed write
 INVALIDATE = Script("""
 for _, key in ipairs(KEYS) do
   local old = redis.call('GET', key)
-  local position = old and string.match(old, ':(%d+)$') or '0'
-  if tonumber(position) < tonumber(ARGV[2]) then position = ARGV[2] end
+  local position = old and string.match(old, ':(%x+)$') or ''
+  if position < ARGV[2] then position = ARGV[2] end
   redis.call('SET', key, ARGV[1] .. ':' .. position, 'PX', ARGV[3])
 end
 """)
@@ -50,8 +50,7 @@ def new_generation() -> str:
 
 
 def position_of(value: bytes) -> int:
-    digits = value.rpartition(b":")[2]
-    return int(digits) if digits.isdigit() else 0
+    return int(value.rpartition(b":")[2], 16)
 
 
 class Tags:
@@ -74,7 +73,7 @@ class Tags:
     async def begin(self, tags: Sequence[str]) -> list[bytes]:
         """Raises RedisError."""
         keys = [redis_key("tag", tag) for tag in tags]
-        values: list[bytes] = await self._redis.run(BEGIN, keys, [f"{new_generation()}:0", KEEP_MS])
+        values: list[bytes] = await self._redis.run(BEGIN, keys, [f"{new_generation()}:{sortable(0)}", KEEP_MS])
         return values
 
     async def invalidate(self, tags: Collection[str], wal_position: int) -> None:
@@ -110,7 +109,7 @@ class Tags:
 
     async def _pay_scope(self, owed: dict[str, int]) -> None:
         keys = [redis_key("tag", tag) for tag in owed]
-        await self._redis.run(INVALIDATE, keys, [new_generation(), max(owed.values()), KEEP_MS])
+        await self._redis.run(INVALIDATE, keys, [new_generation(), sortable(max(owed.values())), KEEP_MS])
         INVALIDATIONS.labels("done").inc(len(owed))
         for tag, position in owed.items():
             if self._owed.get(tag) == position:

@@ -7,7 +7,7 @@ from starlette.types import Scope
 from app.platform.http.consistency import HEADER as CONSISTENCY_HEADER
 from app.platform.http.consistency import Consistency
 from app.platform.http.recording import header
-from app.platform.limits import LimitRule, RateLimiter
+from app.platform.limits import LimitRule, RateLimiter, address_identity
 from app.platform.security.caller import Caller
 from app.platform.security.tokens import InvalidToken, TokenVerifier
 from app.platform.telemetry.context import current
@@ -37,7 +37,7 @@ async def admit(
     """Charge the rate limit, and learn how fresh the caller's reads have to be, in one trip to Redis."""
     context = current()
     known = isinstance(caller, Caller)
-    identity = f"user:{context.caller_id}" if known else f"address:{context.client_address}"
+    identity = f"user:{context.caller_id}" if known else address_identity(context.client_address)
     token = header(scope, CONSISTENCY_HEADER)
     decision, required = await asyncio.gather(
         limiter.check(identity, rule), consistency.required(context.caller_id if known else None, token)

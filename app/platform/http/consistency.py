@@ -6,21 +6,16 @@ In the `X-Consistency-Token` header for clients that pass it on, and in Redis, u
 from redis.exceptions import RedisError
 
 from app.platform.postgres.tokens import ConsistencyTokens
-from app.platform.redis import RedisClient, Script
+from app.platform.redis import RedisClient, Script, sortable
 
 HEADER = b"x-consistency-token"
 # Longer than any replica that still gets reads may lag.
 REMEMBERED_SECONDS = 60
 
-# Positions are stored as hexadecimal of one width, so that they compare as text: Lua's numbers end at 2^53.
 KEEP_GREATEST = Script("""
 local known = redis.call('GET', KEYS[1])
 if not known or known < ARGV[1] then redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end
 """)
-
-
-def _encoded(position: int) -> str:
-    return f"{position:032x}"
 
 
 class Consistency:
@@ -36,7 +31,7 @@ class Consistency:
     async def remember(self, caller_id: str, position: int) -> None:
         """Without Redis the header alone has to do."""
         try:
-            await self._redis.run(KEEP_GREATEST, [self._key(caller_id)], [_encoded(position), REMEMBERED_SECONDS])
+            await self._redis.run(KEEP_GREATEST, [self._key(caller_id)], [sortable(position), REMEMBERED_SECONDS])
         except RedisError:
             return
 

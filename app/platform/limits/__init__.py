@@ -1,7 +1,18 @@
 """Rate limits: declared at the endpoint, counted in Redis, held by each process alone while Redis is away."""
 
 from app.platform.limits.decision import Decision
+from app.platform.limits.identity import address_identity
 from app.platform.limits.limiter import RateLimiter
-from app.platform.limits.rules import Limit, LimitRule, limiter, limits_of, parse_limits
+from app.platform.limits.rules import Limit, Limiter, LimitRule, limiter, limits_of, parse_limits
 
-__all__ = ["Decision", "Limit", "LimitRule", "RateLimiter", "limiter", "limits_of", "parse_limits"]
+__all__ = [
+    "Decision",
+    "Limit",
+    "LimitRule",
+    "Limiter",
+    "RateLimiter",
+    "address_identity",
+    "limiter",
+    "limits_of",
+    "parse_limits",
+]

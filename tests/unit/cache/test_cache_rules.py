@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.platform.cache import CacheRule, answer_key, cache_rule_of, cached, tag
@@ -31,6 +31,7 @@ def test_tags_have_a_limit() -> None:
         CacheRule(30, tuple(map(str, range(17))))
 
 
+@settings(deadline=None)
 @given(parts, parts)
 def test_keys_are_equal_only_for_equal_parts(first: list[str], second: list[str]) -> None:
     assert (answer_key("scope", *first) == answer_key("scope", *second)) == (first == second)

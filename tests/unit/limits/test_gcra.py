@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.platform.limits import gcra
@@ -42,12 +42,14 @@ def exceeds(times: list[int], limit: Limit) -> bool:
     )
 
 
+@settings(deadline=None)
 @given(rules, pauses)
 def test_in_every_window_at_most_burst_and_rate(rule: LimitRule, pauses: list[int]) -> None:
     times = admitted(rule, pauses)
     assert not any(exceeds(times, limit) for limit in rule.limits)
 
 
+@settings(deadline=None)
 @given(rules, pauses)
 def test_control_a_counter_for_each_process_lets_more_through(rule: LimitRule, pauses: list[int]) -> None:
     """Two processes that each see every other request: over the limit as soon as there are enough at once."""
@@ -56,6 +58,7 @@ def test_control_a_counter_for_each_process_lets_more_through(rule: LimitRule, p
     assert any(exceeds(times, limit) for limit in rule.limits)
 
 
+@settings(deadline=None)
 @given(limits)
 def test_a_full_bucket_has_the_burst_and_refills_evenly(limit: Limit) -> None:
     rule = LimitRule("rule", (limit,))
@@ -64,6 +67,7 @@ def test_a_full_bucket_has_the_burst_and_refills_evenly(limit: Limit) -> None:
     assert len(admitted(rule, [*everything, limit.interval_us, 0, limit.interval_us - 1, 1])) == limit.amount + 2
 
 
+@settings(deadline=None)
 @given(rules, pauses)
 def test_a_refused_request_passes_after_the_wait_it_was_told_and_not_before(rule: LimitRule, pauses: list[int]) -> None:
     clock = Clock()
