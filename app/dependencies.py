@@ -8,6 +8,7 @@ from fastapi.openapi.models import OAuthFlowPassword, OAuthFlows
 from fastapi.security import OAuth2, SecurityScopes
 
 from app.platform.errors import Forbidden, Unauthenticated
+from app.platform.http.idempotency import guard, idempotent
 from app.platform.postgres import ReadSession as ReadSessionType
 from app.platform.postgres import WriteSession as WriteSessionType
 from app.platform.security.caller import Caller as CallerType
@@ -30,8 +31,10 @@ async def fresh_session(request: Request) -> AsyncIterator[ReadSessionType]:
         yield session
 
 
+@idempotent
 async def write_session(request: Request) -> AsyncIterator[WriteSessionType]:
     async with resources(request).database.write() as session:
+        guard(request, session)
         yield session
 
 

@@ -39,7 +39,15 @@ OpenResources = Callable[[Settings], AbstractAsyncContextManager[Resources]]
 API = "/api/v1"
 MAX_BATCH_RESPONSE_BYTES = 8 * 1024 * 1024
 CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "If-Match", "If-None-Match", "Idempotency-Key", "X-Request-ID")
-CORS_RESPONSE_HEADERS = ("ETag", "Link", "Location", "Retry-After", "X-Request-ID", "X-Consistency-Token")
+CORS_RESPONSE_HEADERS = (
+    "ETag",
+    "Link",
+    "Location",
+    "Retry-After",
+    "X-Request-ID",
+    "X-Consistency-Token",
+    "Idempotency-Replayed",
+)
 
 
 def create_app(settings: Settings | None = None, open_resources: OpenResources = open_resources) -> FastAPI:

@@ -44,7 +44,7 @@ EQUIPMENT = (
 )
 CHECKOUTS = (
     *("organization_id", "id", "equipment_id", "user_id", "checked_out_at", "due_at", "returned_at"),
-    *("note", "condition"),
+    *("note", "condition", "updated_at"),
 )
 
 
@@ -120,7 +120,8 @@ class Generator:
         returned = None if is_out and turn == 0 else taken + timedelta(days=2)
         condition = None if returned is None else self.random.choice(CONDITIONS)
         user_id = self.random.choice(self.user_ids)
-        return (self.organization_id, uuid7(), equipment_id, user_id, taken, due, returned, "", condition)
+        whose = (self.organization_id, uuid7(), equipment_id, user_id)
+        return (*whose, taken, due, returned, "", condition, returned or taken)
 
 
 async def seed(connection: Any, plan: Plan) -> None:

@@ -5,11 +5,10 @@ From the environment: BIND, WEB_CONCURRENCY (workers), FORWARDED_ALLOW_IPS (whos
 
 import os
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app.platform.resilience.listener import stop_new_connections
+from gunicorn.sock import BaseSocket
 
 wsgi_app = "app.main:app"
 worker_class = "app.platform.resilience.worker.Worker"
@@ -33,23 +32,13 @@ control_socket_disable = True
 
 
 def on_starting(server: Any) -> None:
-    """What the last run has counted is not this one's."""
     if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        shutil.rmtree(folder, ignore_errors=True)
-        Path(folder).mkdir(parents=True)
+        start_counting_anew(Path(folder))
+    # The master only binds, and its port refuses: the first worker listens, when its application has started. Else
+    # clients would wait in a queue that nobody serves yet.
+    BaseSocket._is_listening = staticmethod(lambda _: True)
 
 
-def when_ready(server: Any) -> None:
-    """An instance that leaves lets no connection in while its workers empty the queue.
-
-    The master closes its sockets before it tells the workers. A worker that leaves alone closes its own as they are,
-    since the queue is still served by others.
-    """
-
-    def close_quietly(listener: Any) -> None:
-        if os.getpid() == server.pid:
-            stop_new_connections(listener.sock)
-        type(listener).close(listener)
-
-    for listener in server.LISTENERS:
-        listener.close = partial(close_quietly, listener)
+def start_counting_anew(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)

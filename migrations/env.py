@@ -1,6 +1,10 @@
-"""How Alembic reaches the database: one migrator at a time, never waiting long for a lock that queues up readers."""
+"""How Alembic reaches the database: one migrator at a time, never waiting long for a lock that queues up readers.
+
+`alembic -x lock_timeout=1000 -x lock_attempts=100 upgrade head` is more patient: milliseconds, and how often to try.
+"""
 
 import asyncio
+import logging
 
 from alembic import context
 from sqlalchemy import Connection, text
@@ -9,16 +13,27 @@ from sqlalchemy.pool import NullPool
 
 import app.features.checkouts.models
 import app.features.equipment.models
-import app.features.identity.models  # noqa: F401  (importing the models fills the metadata)
+import app.features.identity.models
+import app.platform.http.kept_answers  # noqa: F401  (importing the models fills the metadata)
 from app.platform.postgres.base import Base
 from app.settings import Settings
+from migrations.locking import LOCK_ATTEMPTS, LOCK_TIMEOUT_MS, become_the_migrator, patiently, wait_for_replicas
 
-# Any number that no other program on this database uses for an advisory lock.
-MIGRATION_LOCK = 4_815_162_342
-# A waiting ALTER TABLE blocks everyone who comes after it, so it gives up soon.
-LOCK_TIMEOUT = "2s"
-# How long to wait for another migrator to finish.
-MIGRATOR_TIMEOUT = "120s"
+# A statement that holds a table's lock for longer is an outage: it is ended, and belongs into steps (operations.py).
+STATEMENT_TIMEOUT_MS = 5_000
+
+
+CHOSEN = context.get_x_argument(as_dictionary=True)
+ATTEMPTS = int(CHOSEN.get("lock_attempts", LOCK_ATTEMPTS))
+
+
+def session_settings() -> dict[str, str]:
+    return {
+        "lock_timeout": f"{CHOSEN.get('lock_timeout', LOCK_TIMEOUT_MS)}ms",
+        "statement_timeout": f"{STATEMENT_TIMEOUT_MS}ms",
+        # Locks are held until COMMIT returns: it must not wait for a standby that is away.
+        "synchronous_commit": "local",
+    }
 
 
 def configure(**options: object) -> None:
@@ -27,27 +42,48 @@ def configure(**options: object) -> None:
         compare_type=True,
         compare_server_default=False,
         transaction_per_migration=True,
+        session_settings=session_settings(),
+        lock_attempts=ATTEMPTS,
         **options,  # type: ignore[arg-type]
     )
 
 
-def take_lock(connection: Connection) -> None:
-    """Hold the migrator's lock for as long as this session lives, so a killed migrator leaves none behind."""
-    connection.execute(text(f"SET lock_timeout = '{MIGRATOR_TIMEOUT}'"))
-    connection.execute(text(f"SELECT pg_advisory_lock({MIGRATION_LOCK})"))
-    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
+def names_of_partitions(connection: Connection) -> frozenset[str]:
+    """The models know of the whole tables alone."""
+    found = frozenset(connection.execute(text("SELECT relname FROM pg_class WHERE relispartition")).scalars())
     connection.commit()
+    return found
 
 
 def migrate(connection: Connection) -> None:
-    take_lock(connection)
-    configure(connection=connection)
-    with context.begin_transaction():
-        context.run_migrations()
+    """Revisions that are done stay done: what follows an attempt that failed begins where it stopped."""
+    applied: list[object] = []
+    become_the_migrator(connection)
+    partitions = names_of_partitions(connection)
+
+    def run() -> None:
+        configure(
+            connection=connection,
+            include_name=lambda name, *_: name not in partitions,
+            on_version_apply=lambda step, **_: applied.append(step),
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+
+    patiently(connection, run, ATTEMPTS)
+    if applied:
+        wait_for_replicas(connection)
 
 
 async def online() -> None:
-    engine = create_async_engine(Settings().database_url.get_secret_value(), poolclass=NullPool)
+    engine = create_async_engine(
+        Settings().database_url.get_secret_value(),
+        poolclass=NullPool,
+        connect_args={
+            "server_settings": session_settings() | {"application_name": "headroom-migrations"},
+            "target_session_attrs": "read-write",
+        },
+    )
     try:
         async with engine.connect() as connection:
             await connection.run_sync(migrate)
@@ -57,7 +93,11 @@ async def online() -> None:
 
 if context.is_offline_mode():
     configure(dialect_name="postgresql", literal_binds=True)
+    for name, value in session_settings().items():
+        context.execute(f"SET {name} = '{value}'")
     with context.begin_transaction():
         context.run_migrations()
 else:
+    logging.basicConfig(format="%(levelname)s %(message)s")  # a test or a program that configures logging keeps its own
+    logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
     asyncio.run(online())

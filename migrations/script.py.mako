@@ -1,6 +1,8 @@
 """${message}
 
-Expand, migrate, contract: this revision has to be safe while the code before it and the code after it both run.
+Old code and new code both run while this is applied and after it: expand, migrate, contract are revisions of their own
+(docs/patterns/migrations.md). One table per revision; constraints NOT VALID first; what takes time on a large table
+goes through `migrations.operations`, alone in its revision.
 """
 
 from collections.abc import Sequence

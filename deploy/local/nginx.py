@@ -42,7 +42,6 @@ def command(home: Path) -> list[str]:
     return [program, "-e", "stderr", "-p", str(home), "-c", f"{home}/nginx.conf", "-g", directives]
 
 
-
 def _variables(home: Path, options: Options, settings: Mapping[str, str]) -> dict[str, str]:
     instances = {f"api-{number}": f"{HOST}:{port}" for number, port in enumerate(options.api_ports(), start=1)}
     scale = float(settings.get("RATE_LIMIT_SCALE") or 1)

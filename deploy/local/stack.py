@@ -122,11 +122,11 @@ def down(environment: Mapping[str, str]) -> None:
 
 def end_strays(supervisor: Supervisor) -> None:
     """What a killed supervisord has left running."""
-    strays = supervisor.strays()
+    if not (strays := supervisor.strays()):
+        return
+    print(f"stopping {len(strays)} processes that a killed supervisord has left behind")
     for pid in strays:
-        program = command_line(pid)
-        print(f"stopping what was left behind: {program}")
-        send(pid, signal.SIGINT if "postgres" in program.split()[0] else signal.SIGTERM)
+        send(pid, signal.SIGINT if "/postgres " in command_line(pid) else signal.SIGTERM)
     try:
         wait_until(lambda: not supervisor.strays(), STRAY_SECONDS, "the end of what was left behind")
     except StackError:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from xmlrpc.client import ServerProxy
 
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
 
-from deploy.local.options import StackError
+from deploy.local.options import ROOT, StackError
 from deploy.local.programs import Program
 
 START_SECONDS = 15
@@ -98,11 +98,14 @@ class Supervisor:
             wait_until(lambda: not self.is_running(), seconds, "the end of supervisord")
 
     def strays(self) -> list[int]:
-        """Programs whose supervisord was killed: of its session, and with our folder on their command line."""
+        """Processes whose supervisord was killed: of its session, and in our folder or with it on the command line."""
         leader = self._pid()
         if leader is None or self.is_running():
             return []
-        return [pid for pid in all_pids() if session(pid) == leader and str(self._run.parent) in command_line(pid)]
+        folder = str(self._run.parent)
+        return [
+            pid for pid in all_pids() if session(pid) == leader and folder in command_line(pid) + working_folder(pid)
+        ]
 
     def _answers(self) -> bool:
         try:
@@ -132,6 +135,11 @@ file={self._run}/supervisord.sock
 chmod=0600
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+[eventlistener:orphans]
+command={sys.executable} -m deploy.local.orphans
+directory={ROOT}
+events=PROCESS_STATE_EXITED
+stderr_logfile={self.logs}/orphans.log
 """
 
     def _program(self, program: Program, order: int) -> str:
@@ -181,6 +189,13 @@ def command_line(pid: int) -> str:
     """Empty for a process that is gone, and for a zombie."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def working_folder(pid: int) -> str:
+    try:
+        return str(Path(f"/proc/{pid}/cwd").readlink())
     except OSError:
         return ""
 

@@ -1,6 +1,7 @@
 """Read your writes: a caller that carries its position never reads behind it, and without it does."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from tests.support.database import (
     new_request,
     open_database,
     read_version,
+    repeated,
     server_setting,
     until,
     write_version,
@@ -112,6 +114,38 @@ async def test_control_with_the_position_before_commit_reads_are_stale(
             stale += await read_version(database, CALLERS[0]) < version
             await asyncio.sleep(0.12)
     assert stale > 0
+
+
+async def reads_back_in_time(database: Database, *, remembered: bool) -> int:
+    """One caller reads again and again what another one writes; the sum of the times that it saw an older version."""
+    back, seen, ended = 0, 0, 0.0
+    async with repeated(lambda: write_next(database), 1):
+        for _ in range(150):
+            new_request()
+            async with database.read(not_before=ended if remembered else 0.0) as session:
+                version = await session.scalar(text("SELECT version FROM registers WHERE name = 'caller-0'"))
+            ended = time.time()
+            back += version < seen
+            seen = max(seen, version)
+            await asyncio.sleep(0.005)
+    return back
+
+
+async def write_next(database: Database) -> None:
+    async with database.write() as session:
+        await session.execute(text("UPDATE registers SET version = version + 1 WHERE name = 'caller-0'"))
+
+
+async def test_a_caller_that_is_remembered_reads_nothing_older(services: DataServices, database: Database) -> None:
+    async with server_setting(services.replica_dsns[0], "recovery_min_apply_delay", "300ms"):
+        assert await reads_back_in_time(database, remembered=True) == 0
+
+
+async def test_control_a_caller_that_is_not_remembered_reads_back_in_time(
+    services: DataServices, database: Database
+) -> None:
+    async with server_setting(services.replica_dsns[0], "recovery_min_apply_delay", "300ms"):
+        assert await reads_back_in_time(database, remembered=False) > 0
 
 
 async def test_reads_stay_on_replicas_that_keep_up(database: Database) -> None:

@@ -83,5 +83,3 @@ async def test_writes_go_on_after_a_promotion(services: DataServices, database: 
 
     await until(lambda: database.replicas[0].state is State.PROMOTED)
     assert database.health().primary.timeline == 2
-
-

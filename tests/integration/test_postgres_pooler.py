@@ -1,4 +1,4 @@
-"""The same promises through PgBouncer in transaction mode, where a connection belongs to nobody for longer than that."""
+"""The same promises through PgBouncer in transaction mode, where a connection is kept for one transaction only."""
 
 import asyncio
 import shutil
@@ -54,9 +54,7 @@ def pooler(services: DataServices) -> Iterator[str]:
     with TemporaryDirectory(prefix="headroom-", dir="/tmp") as name:
         folder = service_folder(Path(name))
         configuration = folder / "pgbouncer.ini"
-        configuration.write_text(
-            CONFIGURATION.format(databases=databases, port=port, connections=SERVER_CONNECTIONS)
-        )
+        configuration.write_text(CONFIGURATION.format(databases=databases, port=port, connections=SERVER_CONNECTIONS))
         command = [str(shutil.which("pgbouncer")), str(configuration)]
         service = Service("pgbouncer", command, lambda: answers(port), folder / "pgbouncer.log")
         service.start()
@@ -110,12 +108,3 @@ async def test_limits_travel_with_the_transaction(database: Database) -> None:
     with pytest.raises(StatementTimeout):
         async with database.write() as session:
             await session.execute(text("SELECT pg_sleep(3)"))
-
-
-async def test_nothing_is_left_behind_on_a_shared_connection(database: Database) -> None:
-    deadline.set(asyncio.get_running_loop().time() + 0.2)
-    await asyncio.gather(*(read_version(database, "caller-1") for _ in range(20)))
-    deadline.set(None)
-    async with database.write() as session:
-        assert await session.scalar(text("SHOW statement_timeout")) == "5s"
-        await session.execute(text("UPDATE registers SET version = 0"))

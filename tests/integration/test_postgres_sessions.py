@@ -9,7 +9,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.platform.postgres.database import Database
-from app.platform.postgres.errors import DatabaseBusy, StatementTimeout, TransactionAborted, TransactionConflict
+from app.platform.postgres.errors import (
+    DatabaseBusy,
+    DatabaseUnavailable,
+    StatementTimeout,
+    TransactionAborted,
+    TransactionConflict,
+)
 from app.platform.postgres.sessions import Commit, WriteSession
 from app.platform.resilience.deadlines import deadline
 from tests.support.database import create_registers, new_request, open_database, read_version, write_version
@@ -78,6 +84,28 @@ async def test_a_snapshot_spans_statements(database: Database) -> None:
     assert before == after == 1
 
 
+async def test_a_session_that_took_its_connection_stays_there(database: Database) -> None:
+    """Another server would not know of the snapshot."""
+
+    async def read() -> None:
+        async with database.read() as session:
+            await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            for replica in database.replicas:
+                replica.connector.abort()
+            await session.execute(text("SELECT 1"))
+
+    with pytest.raises(DatabaseUnavailable):
+        await read()
+
+
+async def test_control_a_session_that_did_not_goes_elsewhere(database: Database) -> None:
+    async with database.read() as session:
+        await session.execute(text("SELECT 1"))
+        for replica in database.replicas:
+            replica.connector.abort()
+        assert await session.scalar(text("SELECT 1")) == 1
+
+
 async def test_the_commit_is_done_when_the_block_ends(database: Database, observer: asyncpg.Connection) -> None:
     async with database.write() as session:
         await session.execute(INSERT, {"name": "c"})
@@ -85,15 +113,17 @@ async def test_the_commit_is_done_when_the_block_ends(database: Database, observ
     assert await observer.fetchval("SELECT count(*) FROM registers WHERE name = 'c'") == 1
 
 
-async def test_an_exception_rolls_back(
-    database: Database, observer: asyncpg.Connection, commits: list[Commit]
-) -> None:
+async def test_an_exception_rolls_back(database: Database, observer: asyncpg.Connection, commits: list[Commit]) -> None:
     context = new_request()
-    with pytest.raises(LookupError):
+
+    async def fail() -> None:
         async with database.write() as session:
             session.touch("registers")
             await session.execute(INSERT, {"name": "c"})
             raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail()
     assert await observer.fetchval("SELECT count(*) FROM registers WHERE name = 'c'") == 0
     assert (context.wal_written, commits) == (0, [])
 
@@ -124,21 +154,36 @@ async def test_a_session_that_was_not_used_costs_nothing(database: Database, com
     assert (context.queries, context.wal_written, commits) == (0, 0, [])
 
 
+async def test_a_server_that_refuses_to_write_is_not_the_primary_any_more(database: Database) -> None:
+    """As one that was demoted does; its connections are dropped, so that the next one looks for the primary."""
+
+    async def write_read_only() -> None:
+        async with database.write() as session:
+            await session.execute(text("SET TRANSACTION READ ONLY"))
+            await session.execute(INSERT, {"name": "c"})
+
+    with pytest.raises(DatabaseUnavailable, match="no longer the primary"):
+        await write_read_only()
+    await write_version(database, "a", 1)
+
+
 async def test_a_swallowed_failure_is_not_reported_as_a_commit(
     database: Database, observer: asyncpg.Connection
 ) -> None:
     """Postgres answers COMMIT with ROLLBACK then, and no error."""
-    with pytest.raises(TransactionAborted):
+
+    async def swallow() -> None:
         async with database.write() as session:
             await session.execute(INSERT, {"name": "c"})
             with pytest.raises(IntegrityError):
                 await session.execute(INSERT, {"name": "a"})
+
+    with pytest.raises(TransactionAborted):
+        await swallow()
     assert await observer.fetchval("SELECT count(*) FROM registers WHERE name = 'c'") == 0
 
 
-async def test_a_failure_within_a_savepoint_may_be_swallowed(
-    database: Database, observer: asyncpg.Connection
-) -> None:
+async def test_a_failure_within_a_savepoint_may_be_swallowed(database: Database, observer: asyncpg.Connection) -> None:
     async with database.write() as session:
         await session.execute(INSERT, {"name": "c"})
         with pytest.raises(IntegrityError):
@@ -153,11 +198,15 @@ async def test_a_deferred_constraint_fails_the_commit_and_not_its_outcome(
     async with database.write() as session:
         await session.execute(text("DELETE FROM registers"))
         await session.execute(text("ALTER TABLE registers ADD CONSTRAINT once UNIQUE (version) DEFERRABLE"))
-    with pytest.raises(IntegrityError):
+
+    async def insert_the_same_twice() -> None:
         async with database.write() as session:
             await session.execute(text("SET CONSTRAINTS once DEFERRED"))
             await session.execute(INSERT, {"name": "c"})
             await session.execute(INSERT, {"name": "d"})
+
+    with pytest.raises(IntegrityError):
+        await insert_the_same_twice()
     assert await observer.fetchval("SELECT count(*) FROM registers WHERE version = 1") == 0
 
 
@@ -168,9 +217,7 @@ async def test_a_lock_that_is_not_free_is_busy(database: Database, observer: asy
             await write_version(database, "a", 1)
 
 
-async def test_a_deadline_reaches_the_statement_of_a_write(
-    database: Database, observer: asyncpg.Connection
-) -> None:
+async def test_a_deadline_reaches_the_statement_of_a_write(database: Database, observer: asyncpg.Connection) -> None:
     deadline.set(asyncio.get_running_loop().time() + 0.15)
     with pytest.raises(StatementTimeout):
         async with database.write() as session:
@@ -183,7 +230,9 @@ async def test_a_cancelled_read_ends_on_the_server_too(database: Database) -> No
         async with asyncio.timeout(0.15), database.read() as session:
             await session.execute(text("SELECT pg_sleep(3)"))
     async with database.read() as session:
-        pids = await session.execute(text("SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(3)' AND state = 'active'"))
+        pids = await session.execute(
+            text("SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(3)' AND state = 'active'")
+        )
         assert pids.all() == []
 
 

@@ -25,9 +25,7 @@ def database_options(services: DataServices, **changes: Any) -> DatabaseOptions:
 
 
 @asynccontextmanager
-async def open_database(
-    services: DataServices, *on_commit: CommitHook, **changes: Any
-) -> AsyncIterator[Database]:
+async def open_database(services: DataServices, *on_commit: CommitHook, **changes: Any) -> AsyncIterator[Database]:
     database = Database(database_options(services, **changes), on_commit=on_commit)
     await database.start()
     try:
@@ -81,8 +79,8 @@ async def write_version(database: Database, name: str, version: int) -> None:
 
 async def read_version(database: Database, name: str) -> int:
     async with database.read() as session:
-        row = await session.execute(text("SELECT version FROM registers WHERE name = :name"), {"name": name})
-        return row.scalar_one()
+        rows = await session.execute(text("SELECT version FROM registers WHERE name = :name"), {"name": name})
+        return int(rows.scalar_one())
 
 
 async def primary_lsn(database: Database) -> int:
@@ -94,7 +92,7 @@ async def primary_lsn(database: Database) -> int:
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for doesn't know of it
             await asyncio.sleep(0.01)
 
 

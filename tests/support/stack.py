@@ -189,7 +189,7 @@ def data_services(
     unprivileged user that Postgres runs as (pytest's `tmp_path` is not), and is kept.
     """
     with ExitStack() as undo:
-        home = folder or undo.enter_context(_temporary_folder())
+        home = folder or undo.enter_context(temporary_folder())
         *postgres_ports, redis_port = free_ports(replicas + 2)
         cluster = postgres.cluster(home / "postgres", postgres_ports)
         postgres.create(cluster)
@@ -233,7 +233,7 @@ def _redis(port: int, folder: Path) -> Service:
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="headroom-", dir="/tmp"))
     folder.chmod(0o755)
     try:

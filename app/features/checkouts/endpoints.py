@@ -22,6 +22,7 @@ from app.platform.cache import cached
 from app.platform.errors import NotFound
 from app.platform.http.conditional import json_response
 from app.platform.http.fields import FieldParams
+from app.platform.http.idempotency import IdempotentRoute
 from app.platform.http.pages import Page
 from app.platform.http.pagination import link_header
 from app.platform.http.problems import problem_responses
@@ -30,7 +31,7 @@ from app.platform.postgres import ReadSession as ReadSessionType
 from app.platform.security.caller import Caller
 from app.resources import Resources as ResourcesType
 
-router = APIRouter(tags=["checkouts"])
+router = APIRouter(tags=["checkouts"], route_class=IdempotentRoute)
 Reader = Annotated[Caller, caller_with("checkouts:read")]
 Writer = Annotated[Caller, caller_with("checkouts:write")]
 CHECKOUT = TypeAdapter(CheckoutOut)

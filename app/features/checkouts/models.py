@@ -25,6 +25,7 @@ class Checkout(Base):
             postgresql_where=text("returned_at IS NULL"),
         ),
         Index("ix_checkouts_checked_out_at", "organization_id", "checked_out_at", "id"),
+        Index("ix_checkouts_updated_at", "organization_id", "updated_at", "id"),
         Index("ix_checkouts_due_at", "organization_id", "due_at", "id"),
         Index("ix_checkouts_equipment", "organization_id", "equipment_id", "checked_out_at", "id"),
         Index("ix_checkouts_user", "organization_id", "user_id", "checked_out_at", "id"),
@@ -43,3 +44,4 @@ class Checkout(Base):
     note: Mapped[str] = mapped_column(Text, server_default="")
     condition: Mapped[str | None] = mapped_column(Text)
     return_note: Mapped[str | None] = mapped_column(Text)
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -16,7 +16,11 @@ from app.platform.http.totals import total_of
 Row = dict[str, Any]
 LISTING = Listing(
     name="checkouts",
-    sorts={"checked_out_at": Checkout.checked_out_at, "due_at": Checkout.due_at},
+    sorts={
+        "checked_out_at": Checkout.checked_out_at,
+        "due_at": Checkout.due_at,
+        "updated_at": Checkout.updated_at,
+    },
     default_sort="-checked_out_at",
     tiebreak=Checkout.id,
 )
@@ -67,7 +71,7 @@ class CheckoutRepository:
         statement = (
             update(Checkout)
             .where(self._own, Checkout.id == checkout_id, IS_OPEN)
-            .values(returned_at=func.now(), condition=condition, return_note=return_note)
+            .values(returned_at=func.now(), condition=condition, return_note=return_note, updated_at=func.now())
         )
         return await self._one(statement.returning(*columns(OWN_FIELDS)))
 
@@ -106,6 +110,8 @@ class CheckoutRepository:
             found.append(Checkout.user_id == UUID(query.user_id))
         if query.equipment_id is not None:
             found.append(Checkout.equipment_id == query.equipment_id)
+        if query.updated_since is not None:
+            found.append(Checkout.updated_at >= query.updated_since)
         return found
 
     async def _one(self, statement: Any) -> Row | None:

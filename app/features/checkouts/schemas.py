@@ -41,6 +41,7 @@ class CheckoutOut(TypedDict, total=False):
     note: str
     condition: Annotated[str | None, Field(description="in which it came back")]
     return_note: str | None
+    updated_at: UtcTime
 
 
 OWN_FIELDS = tuple(CheckoutOut.__annotations__)
@@ -58,3 +59,4 @@ class EquipmentCheckoutsQuery(ListParams):
 
 class CheckoutsQuery(EquipmentCheckoutsQuery):
     equipment_id: UUID | None = None
+    updated_since: UtcTime | None = None

@@ -10,10 +10,12 @@ from app.features.checkouts.repository import CheckoutRepository, Row
 from app.features.checkouts.schemas import CheckoutIn, ReturnIn
 from app.features.equipment import service as equipment
 from app.platform.cache import tag
-from app.platform.errors import Conflict, NotFound
+from app.platform.errors import Conflict, NotFound, Unauthenticated
 from app.platform.postgres import ReadSession, WriteSession
+from app.platform.postgres.errors import sqlstate
 from app.platform.security.caller import Caller
 
+FOREIGN_KEY_VIOLATION = "23503"
 MOST_PER_ITEM = 50  # checkouts shown inside an item; all of them are at /equipment/{id}/checkouts
 
 
@@ -23,12 +25,14 @@ class AlreadyReturned(Conflict):
 
 
 async def check_out(session: WriteSession, caller: Caller, equipment_id: UUID, body: CheckoutIn) -> Row:
-    """Raises `NotFound`, `equipment.AlreadyCheckedOut`, `equipment.NotAvailable`."""
+    """Raises `NotFound`, `equipment.AlreadyCheckedOut`, `equipment.NotAvailable`, `Unauthenticated`."""
     await equipment.check_out(session, caller, equipment_id)
     values = {"equipment_id": equipment_id, "user_id": caller.user_id, "due_at": body.due_at, "note": body.note}
     try:
         checkout = await CheckoutRepository(session, caller.organization_id).add(values)
-    except IntegrityError:
+    except IntegrityError as error:
+        if sqlstate(error) == FOREIGN_KEY_VIOLATION:
+            raise Unauthenticated("The account of this token is gone.") from None
         # The status said available and an open checkout stands against it: the constraint has the last word.
         raise equipment.AlreadyCheckedOut() from None
     session.touch(tag(caller.organization_id, "checkouts"))

@@ -17,13 +17,14 @@ from app.platform.cache import cached
 from app.platform.errors import NotFound, VersionConflict
 from app.platform.http.conditional import json_response, last_modified, require_if_match
 from app.platform.http.fields import FieldParams
+from app.platform.http.idempotency import IdempotentRoute
 from app.platform.http.pages import Page
 from app.platform.http.pagination import link_header
 from app.platform.http.problems import PreconditionRequired, problem_responses
 from app.platform.limits import limiter
 from app.platform.security.caller import Caller
 
-router = APIRouter(prefix="/equipment", tags=["equipment"])
+router = APIRouter(prefix="/equipment", tags=["equipment"], route_class=IdempotentRoute)
 Reader = Annotated[Caller, caller_with("equipment:read")]
 Writer = Annotated[Caller, caller_with("equipment:write")]
 IfMatch = Annotated[str | None, Header(description="The ETag that you read")]

@@ -99,7 +99,7 @@ class EquipmentOut(TypedDict, total=False):
     asset_tag: str
     name: str
     category: str
-    status: Status
+    status: Annotated[str, Field(json_schema_extra={"enum": list(Status)})]
     location: str
     tags: list[str]
     description: str

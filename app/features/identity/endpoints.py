@@ -4,24 +4,23 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form
 
-from app.dependencies import Caller, FreshSession, Resources
+from app.dependencies import Caller, FreshSession, Resources, WriteSession
 from app.features.identity import service
 from app.features.identity.schemas import Credentials, PasswordGrant, Registration, Token, UserOut
+from app.platform.http.idempotency import IdempotentRoute
 from app.platform.http.problems import problem_responses
 from app.platform.limits import limiter
 
-router = APIRouter(prefix="/auth", tags=["identity"])
+router = APIRouter(prefix="/auth", tags=["identity"], route_class=IdempotentRoute)
 
 
 @router.post("/register", status_code=201, responses=problem_responses(service.EmailTaken))
 @limiter.limit("10/minute;100/hour")
-async def register(body: Registration, parts: Resources) -> UserOut:
+async def register(body: Registration, parts: Resources, session: WriteSession) -> UserOut:
     """Create an organization, and yourself as its owner."""
-    # Hashing takes a while and waits its turn: the connection is asked for afterwards.
+    # Hashing takes a while and waits its turn: the session has no connection before its first statement.
     password_hash = await parts.passwords.hash(body.password.get_secret_value())
-    async with parts.database.write() as session:
-        user = await service.register(session, body, password_hash)
-    return UserOut.model_validate(user)
+    return UserOut.model_validate(await service.register(session, body, password_hash))
 
 
 @router.post("/login", responses=problem_responses(service.WrongCredentials))

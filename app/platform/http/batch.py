@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model,
 from starlette.types import ASGIApp
 
 from app.platform.http.parts import Budget, run_parts
-from app.platform.http.problems import InvalidRequest
+from app.platform.http.problems import BadRequest, InvalidRequest
 
 MAX_URL = 2_048  # characters
 SETTABLE = frozenset({"accept-language", "idempotency-key", "if-match", "if-none-match", "x-consistency-token"})
@@ -89,6 +89,8 @@ def batch_router(
     @router.post("/batch", response_model=BatchOut)
     async def batch(request: Request, body: body_type) -> Response:
         """Several requests in one. They run side by side, in no order; one that fails leaves the others."""
+        if "idempotency-key" in request.headers:
+            raise BadRequest("A batch is not repeated as a whole: give an Idempotency-Key to each part that writes.")
         requests: Sequence[BatchPart] = body.requests
         for index, part in enumerate(requests):
             _refuse_path(part.path, index, prefix, own_path=request.scope["path"])

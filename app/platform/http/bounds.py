@@ -5,7 +5,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.platform.http.problems import BodyTooLarge, InvalidRequest, Problem, send_problem
 
 MAX_QUERY_BYTES = 8_192
-MAX_JSON_SEPARATORS = 10_000  # commas
+MAX_JSON_SEPARATORS = 20_000  # commas
 
 
 class RequestBoundsMiddleware:

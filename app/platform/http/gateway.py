@@ -99,7 +99,9 @@ def names(scope: Scope, rule: CacheRule, caller: Caller) -> tuple[str, tuple[str
     """The key of the answer, and the tags that it depends on."""
     owner: UUID | str = PUBLIC if rule.per == "public" else caller.organization_id
     reader = caller.key if rule.per == "caller" else ""
-    key = answer_key(owner, reader, scope["path"], scope["query_string"].decode("latin-1"))
+    # A hit leaves before the endpoint's scopes are looked at: it is for those alone who hold what its maker held.
+    scopes = " ".join(sorted(caller.scopes))
+    key = answer_key(owner, reader, scopes, scope["path"], scope["query_string"].decode("latin-1"))
     return key, tuple(tag(owner, name) for name in rule.tags)
 
 

@@ -38,6 +38,10 @@ HEADERS: Schema = {
     "ETag": {"description": "Names this representation (RFC 9110)", "schema": STRING},
     "Cache-Control": {"schema": STRING},
     "Age": {"description": "Seconds since a cached answer was made", "schema": INTEGER},
+    "Idempotency-Replayed": {
+        "description": "The request was carried out before; this is the answer that it got then",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
     "X-Cache": {"description": "Whether a cache answered", "schema": STRING},
     "X-Consistency-Token": {
         "description": "Send it with later reads: they will be no older than this write",
@@ -50,7 +54,7 @@ ON_STATUS = {
     "503": ("Retry-After",),
 }
 ON_READ = ("ETag", "Cache-Control", "Age", "X-Cache", "RateLimit", "RateLimit-Policy")
-ON_WRITE = ("X-Consistency-Token", "RateLimit", "RateLimit-Policy")
+ON_WRITE = ("Idempotency-Replayed", "X-Consistency-Token", "RateLimit", "RateLimit-Policy")
 
 IF_NONE_MATCH: Schema = {
     "name": "If-None-Match",

@@ -26,6 +26,7 @@ MONEY_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,2})?$"
 TEXT_PATTERN = r"^[^\u0000]*$"
 LINE_PATTERN = r"^[^\u0000-\u001f\u007f]*$"
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+EDGES_OF_TIME = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 MAX_JSON_VALUES = 500
 MAX_JSON_DEPTH = 8
@@ -69,9 +70,13 @@ def once_each(values: list[str]) -> list[str]:
 
 def to_utc(value: datetime) -> datetime:
     try:
-        return value.astimezone(UTC)
+        moment = value.astimezone(UTC)
     except OverflowError:
         raise ValueError("is out of range") from None
+    # asyncpg writes the first and the last moment that Python knows as -infinity and infinity.
+    if moment in EDGES_OF_TIME:
+        raise ValueError("is out of range")
+    return moment
 
 
 def refuse_other_than_money(value: object) -> object:

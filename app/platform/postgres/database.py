@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 CommitHook = Callable[[Commit], Awaitable[None]]
 HOOK_SECONDS = 1.0
+CLOCK_SKEW_SECONDS = 0.005
 CONFLICT_PAUSE_SECONDS = 0.01
 T = TypeVar("T")
 
@@ -35,8 +37,7 @@ class Database:
         self._shielded_tasks: set[asyncio.Task[None]] = set()
         self.primary = Primary(options)
         self.replicas = [
-            Replica(name, url, options)
-            for name, url in zip(options.replica_names, options.replica_urls, strict=True)
+            Replica(name, url, options) for name, url in zip(options.replica_names, options.replica_urls, strict=True)
         ]
         self._monitor = Monitor(self.primary, self.replicas, options)
         self._router = Router(self._monitor, self.primary.reader, options)
@@ -55,12 +56,17 @@ class Database:
             await replica.aclose()
 
     @asynccontextmanager
-    async def read(self, *, fresh: bool = False) -> AsyncIterator[ReadSession]:
+    async def read(self, *, fresh: bool = False, not_before: float = 0.0) -> AsyncIterator[ReadSession]:
         """A session on a server that has everything that the request requires (`wal_required` of its context).
 
         `fresh`: on the primary as long as it answers. For who may do what, which no lagging replica should say.
+        `not_before`: the time (of `time.time()`, on any process) when the same caller ended its last read; it sees
+        nothing older now, though another replica may answer: monotonic reads.
         """
         required = current().wal_required
+        if not_before:
+            moment = time.monotonic() - (time.time() - not_before) + CLOCK_SKEW_SECONDS
+            required = max(required, await self._monitor.position_after(moment))
         server = self.primary.reader if fresh else await self._router.choose(required)
         route = ReadRoute(self._router, server, required)
         session = ReadSession(route)
@@ -124,9 +130,13 @@ class Database:
             if replica.eligible:
                 check_budget(fleet, replica_pools(self._options), await capacity(replica))
 
-    async def _committed(self, commit: Commit) -> None:
+    async def _committed(self, position: int | None, tags: frozenset[str]) -> None:
+        """After an unknown outcome the caller may look: its commit record, if there is one, lies before that."""
+        if position is None:
+            position = await self._monitor.position_after(time.monotonic())
+        commit = Commit(position, tags)
         context = current()
-        context.wal_written = max(context.wal_written, commit.wal_position)
+        context.wal_written = max(context.wal_written, position)
         for hook in self._hooks:
             try:
                 async with asyncio.timeout(HOOK_SECONDS):

@@ -54,7 +54,8 @@ def is_unreachable(error: BaseException) -> bool:
     state = sqlstate(error)
     if state.startswith("08") or state in UNAVAILABLE:
         return True
-    return isinstance(error, DatabaseUnavailable)
+    # The driver's own error comes through as it is when a connection is lost while SQLAlchemy sets it up.
+    return isinstance(error, DatabaseUnavailable | asyncpg.InterfaceError)
 
 
 def translated(error: BaseException) -> DatabaseError | None:
@@ -63,7 +64,7 @@ def translated(error: BaseException) -> DatabaseError | None:
         return None
     if isinstance(error, PoolTimeout):
         return DatabaseBusy("no connection was free")
-    if not isinstance(error, DBAPIError | asyncpg.PostgresError):
+    if not isinstance(error, DBAPIError | asyncpg.PostgresError | asyncpg.InterfaceError):
         return None
     state = sqlstate(error)
     if state == STATEMENT_TIMEOUT:

@@ -5,33 +5,11 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from app.platform.postgres import metrics
 from app.platform.postgres.labels import route_comment
 from app.platform.telemetry.context import current
-
-WAIT_SECONDS = 0.001  # a connection at hand takes microseconds
-
-
-class MeasuredPool(AsyncAdaptedQueuePool):
-    """Counts the waits. Opening a new connection is one too."""
-
-    server = ""
-
-    def _do_get(self) -> Any:
-        started = perf_counter()
-        try:
-            return super()._do_get()
-        except PoolTimeout:
-            metrics.POOL_TIMEOUTS.labels(self.server).inc()
-            raise
-        finally:
-            if (waited := perf_counter() - started) > WAIT_SECONDS:
-                metrics.POOL_WAITS.labels(self.server).inc()
-                metrics.POOL_WAIT_SECONDS.labels(self.server).inc(waited)
 
 
 def instrument(engine: AsyncEngine, server: str) -> None:

@@ -24,7 +24,7 @@ PRIMARY_CHANGES = Counter("postgres_primary_changes_total", "Times that another 
 
 QUERIES = Counter("postgres_queries_total", "Statements sent", ("server",))
 QUERY_SECONDS = Counter("postgres_query_seconds_total", "Time spent in statements", ("server",))
-POOL_SIZE = Gauge("postgres_pool_connections", "Connections open", ("server",), multiprocess_mode="livesum")
+POOL_OPEN = Gauge("postgres_pool_connections", "Connections open", ("server",), multiprocess_mode="livesum")
 POOL_IN_USE = Gauge("postgres_pool_connections_in_use", "Connections in use", ("server",), multiprocess_mode="livesum")
 POOL_WAITS = Counter("postgres_pool_waits_total", "Times that a connection was not at hand", ("server",))
 POOL_WAIT_SECONDS = Counter("postgres_pool_wait_seconds_total", "Time spent waiting for a connection", ("server",))

@@ -1,17 +1,21 @@
 """What this process knows of the primary and the replicas, learned beside the requests, so that no read has to ask."""
 
 import asyncio
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from app.platform.postgres import metrics
-from app.platform.postgres.lag import LagClock
+from app.platform.postgres.lag import PrimaryHistory
 from app.platform.postgres.options import DatabaseOptions
 from app.platform.postgres.primary import Primary
 from app.platform.postgres.probe import Sample
 from app.platform.postgres.replica import Replica
 from app.platform.postgres.waiting import PositionWaiters
 from app.platform.postgres.watch import Watch
+from app.platform.resilience.deadlines import remaining
 
+REPORT_SECONDS = 1.0
 WAITED_FOR_SECONDS = 0.005  # between two probes of a replica while reads wait for it
 
 
@@ -20,8 +24,9 @@ class Monitor:
         self.primary = primary
         self.replicas = tuple(replicas)
         self._options = options
-        self._clock = LagClock()
+        self._history = PrimaryHistory()
         self._waiters = PositionWaiters()
+        self._primary_asked = asyncio.Event()
         self._watches = {replica: self._watch_replica(replica) for replica in self.replicas}
         self._primary_watch = Watch(
             primary.writer,
@@ -35,7 +40,7 @@ class Monitor:
     async def start(self) -> None:
         """Returns when every server has been asked once, or had the time to answer."""
         watches = [self._primary_watch, *self._watches.values()]
-        self._tasks = [asyncio.create_task(watch.run()) for watch in watches]
+        self._tasks = [asyncio.create_task(work) for work in (*(watch.run() for watch in watches), self._report())]
         asked = [asyncio.create_task(watch.asked_once.wait()) for watch in watches]
         _, late = await asyncio.wait(asked, timeout=self._options.connect_timeout_seconds)
         for task in late:
@@ -57,6 +62,20 @@ class Monitor:
             watch.wake()
         return await self._waiters.wait(required, seconds)
 
+    async def position_after(self, moment: float) -> int:
+        """A position that everything which was readable at `moment` lies before; asks the primary where need be.
+
+        Where the primary doesn't answer, its last known one: what it committed since, nobody can have read from it.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(remaining(self._options.consistency_wait_seconds)):
+                await asyncio.sleep(moment - time.monotonic())
+                while (position := self._history.position_after(moment)) is None:
+                    self._primary_watch.wake()
+                    await self._primary_asked.wait()
+                return position
+        return self.primary.position
+
     def _watch_replica(self, replica: Replica) -> Watch:
         return Watch(
             replica,
@@ -68,19 +87,30 @@ class Monitor:
 
     def _primary_seen(self, sample: Sample) -> None:
         self.primary.seen(sample)
-        self._clock.record(self.primary.position)
+        if not sample.in_recovery:
+            self._history.record(sample.asked_at, sample.position)
+            self._primary_asked.set()
+            self._primary_asked.clear()
 
     def _replica_seen(self, replica: Replica, sample: Sample) -> None:
-        replica.seen(sample, self.primary.position, self._clock)
+        replica.seen(sample, self.primary.position, self._history)
         if replica.eligible:
             self._waiters.announce(replica.position)
-        metrics.LAG_BYTES.labels(replica.name).set(replica.lag_bytes)
-        metrics.LAG_SECONDS.labels(replica.name).set(replica.lag_seconds)
-        metrics.REPLICA_ELIGIBLE.labels(replica.name).set(replica.eligible)
 
     def _replica_lost(self, replica: Replica, reason: str) -> None:
         """One that is late gets no new reads; one that is gone or frozen lets go of those that wait for its answer."""
         replica.eject(reason)
-        metrics.REPLICA_ELIGIBLE.labels(replica.name).set(0)
         if reason != "late":
-            replica.connector.abort()
+            replica.cut_off()
+
+    async def _report(self) -> None:
+        while True:
+            for replica in self.replicas:
+                metrics.LAG_BYTES.labels(replica.name).set(replica.lag_bytes)
+                metrics.LAG_SECONDS.labels(replica.name).set(replica.lag_seconds)
+                metrics.REPLICA_ELIGIBLE.labels(replica.name).set(replica.eligible)
+            for server in (self.primary.writer, self.primary.reader, *self.replicas):
+                pool = server.pool_state()
+                metrics.POOL_OPEN.labels(pool.server).set(pool.open)
+                metrics.POOL_IN_USE.labels(pool.server).set(pool.in_use)
+            await asyncio.sleep(REPORT_SECONDS)

@@ -1,12 +1,12 @@
-"""WAL positions as plain integers: the timeline above, the 64 bits of the LSN below.
+"""WAL positions as integers of 64 bits: the timeline above, the LSN (a count of bytes) below.
 
-They sort by timeline first. Of two requirements the greater one therefore implies the other: what was committed on an
-older timeline and survived the promotion lies before the point at which the newer one began.
+53 bits of LSN are 9 PB of WAL, 11 bits of timeline 2,047 promotions. Positions sort by timeline first; of two
+requirements the greater one implies the other, since what was committed on an older timeline and survived the promotion
+lies before the point at which the newer one began.
 """
 
-LSN_BITS = 64
+LSN_BITS = 53
 LSN_MASK = (1 << LSN_BITS) - 1
-BEYOND = (1 << LSN_BITS + 32) - 1  # no server gets there: whoever requires it reads from the primary
 
 
 def pack(timeline: int, lsn: int) -> int:
@@ -27,4 +27,4 @@ def covers(replayed: int, required: int) -> bool:
     Both parts count. A server on an older timeline may have gone another way beyond the fork, however large its LSN;
     one on a newer timeline may not have replayed as far as the fork yet.
     """
-    return replayed >> LSN_BITS >= required >> LSN_BITS and replayed & LSN_MASK >= required & LSN_MASK
+    return timeline_of(replayed) >= timeline_of(required) and lsn_of(replayed) >= lsn_of(required)

@@ -31,6 +31,7 @@ PROBE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Database
 class Sample:
     in_recovery: bool
     position: int
+    asked_at: float  # time.monotonic()
     round_trip_seconds: float
     address: tuple[str, int]
 
@@ -61,11 +62,11 @@ class Probe:
         started = time.monotonic()
         try:
             row = await self._answer(connection)
-        except PROBE_ERRORS:
+        except BaseException:
             self.close()
             raise
         position = pack(row["timeline"], row["lsn"] or 0)
-        return Sample(row["in_recovery"], position, time.monotonic() - started, connection.address)
+        return Sample(row["in_recovery"], position, started, time.monotonic() - started, connection.address)
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -76,21 +77,24 @@ class Probe:
     async def _answer(self, connection: Connection) -> asyncpg.Record:
         question = asyncio.create_task(connection.fetchrow(POSITION))
         try:
-            if not await self._answered(question):
+            if await self._is_late(question):
                 self._on_late()
-                if not await self._answered(question):
-                    raise TimeoutError("no answer")
+            done, _ = await asyncio.wait({question}, timeout=self._timeout)
+            if not done:
+                raise TimeoutError("no answer")
             row = await question
         finally:
-            question.cancel()
+            if not question.done():
+                self.close()  # first: to cancel a question on an open connection makes another one, to a frozen server
+                question.cancel()
         assert row is not None
         return row
 
-    async def _answered(self, question: "asyncio.Task[asyncpg.Record | None]") -> bool:
-        """A timeout that comes late tells of this process, which was too busy to look, rather than of the server."""
+    async def _is_late(self, question: "asyncio.Task[asyncpg.Record | None]") -> bool:
+        """A timeout that comes late itself tells of this process, which was too busy to look, not of the server."""
         started = time.monotonic()
-        await asyncio.wait({question}, timeout=self._timeout)
-        return question.done() or time.monotonic() - started > self._timeout * OWN_FAULT_FACTOR
+        done, _ = await asyncio.wait({question}, timeout=self._timeout)
+        return not done and time.monotonic() - started < self._timeout * OWN_FAULT_FACTOR
 
     async def _open(self) -> Connection:
         connection = self._connection = await self._connect()

@@ -5,7 +5,7 @@ import time
 from enum import StrEnum
 
 from app.platform.postgres import metrics
-from app.platform.postgres.lag import LagClock
+from app.platform.postgres.lag import PrimaryHistory
 from app.platform.postgres.options import DatabaseOptions
 from app.platform.postgres.positions import lsn_of
 from app.platform.postgres.probe import Sample
@@ -48,10 +48,10 @@ class Replica(Server):
     def eligible(self) -> bool:
         return self.state is State.HEALTHY
 
-    def seen(self, sample: Sample, primary_position: int, clock: LagClock) -> None:
+    def seen(self, sample: Sample, primary_position: int, history: PrimaryHistory) -> None:
         self.position = sample.position
         self.round_trip_seconds = sample.round_trip_seconds
-        self.lag_seconds = clock.lag_seconds(sample.position)
+        self.lag_seconds = history.lag_seconds(sample.position)
         self.lag_bytes = max(0, lsn_of(primary_position) - lsn_of(sample.position))
         if not sample.in_recovery:
             self._leave(State.PROMOTED)

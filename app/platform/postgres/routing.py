@@ -32,9 +32,12 @@ class Router:
             return _met("waited", waited)
         return _met("primary", self._primary)
 
-    def other(self, required: int, tried: Sequence[Server]) -> Server | None:
-        """Where to go when `tried` have failed; None when nothing is left."""
-        left = [replica for replica in self._eligible(required) if replica not in tried]
+    def other(self, required: int, tried: Sequence[Server], *, answered: bool) -> Server | None:
+        """Where to go when `tried` have failed; None when nothing is left.
+
+        A session that was `answered` before goes to the primary: another replica may be behind what it has seen.
+        """
+        left = [] if answered else [replica for replica in self._eligible(required) if replica not in tried]
         return self._least_loaded(left) or (None if self._primary in tried else self._primary)
 
     def failed(self, server: Server) -> None:
@@ -62,8 +65,8 @@ class Router:
 
 
 def _load(replica: Replica) -> tuple[int, int]:
-    """Sessions first, then the round trip in whole milliseconds, so that noise does not decide."""
-    return replica.in_use, round(replica.round_trip_seconds * 1_000)
+    """Sessions first, then the round trip: in steps of 5 ms, so that not noise decides but the distance."""
+    return replica.in_use, round(replica.round_trip_seconds / 0.005)
 
 
 def _met(how: str, server: Server) -> Server:
@@ -78,15 +81,17 @@ class ReadRoute:
         self._router = router
         self._required = required
         self._tried: list[Server] = []
+        self.answered = False
+        self.pinned = False
         self._enter(server)
 
     def divert(self, error: Exception) -> bool:
         """Moves to another server if that may help. A conflict with recovery doesn't tell against the replica."""
-        unreachable = is_unreachable(error)
-        if unreachable:
+        if is_unreachable(error):
             self._router.failed(self.server)
-        conflict = isinstance(self.server, Replica) and sqlstate(error) in CONFLICTS
-        other = self._router.other(self._required, self._tried) if unreachable or conflict else None
+        elif not (isinstance(self.server, Replica) and sqlstate(error) in CONFLICTS):
+            return False
+        other = None if self.pinned else self._router.other(self._required, self._tried, answered=self.answered)
         if other is None:
             return False
         metrics.DIVERSIONS.labels(self.server.name).inc()

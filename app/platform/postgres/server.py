@@ -7,8 +7,10 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.platform.postgres.connector import Connector
-from app.platform.postgres.instrument import MeasuredPool, instrument
+from app.platform.postgres.errors import DatabaseUnavailable
+from app.platform.postgres.instrument import instrument
 from app.platform.postgres.options import DatabaseOptions
+from app.platform.postgres.pool import Pool
 from app.platform.postgres.transaction import Connection
 
 
@@ -30,7 +32,6 @@ class Server:
     ) -> None:
         self.name = name
         self.in_use = 0
-        self._limit = size + overflow
         self.connector = Connector(options, read_only=read_only, primary=primary)
         self.engine = _create_engine(make_url(url), options, self.connector, size, overflow, autocommit=read_only)
         instrument(self.engine, name)
@@ -49,11 +50,16 @@ class Server:
 
     def pool_state(self) -> PoolState:
         pool = self._pool
-        return PoolState(self.name, pool.checkedout() + pool.checkedin(), pool.checkedout(), self._limit)
+        return PoolState(self.name, pool.checkedout() + pool.checkedin(), pool.checkedout(), pool.slots.limit)
+
+    def cut_off(self) -> None:
+        """Whoever waits for an answer of this server, or for a connection to it, is told at once."""
+        self.connector.abort()
+        self._pool.slots.refuse(DatabaseUnavailable(f"{self.name} is gone"))
 
     @property
-    def _pool(self) -> MeasuredPool:
-        return cast(MeasuredPool, self.engine.pool)
+    def _pool(self) -> Pool:
+        return cast(Pool, self.engine.pool)
 
     async def aclose(self) -> None:
         await self.engine.dispose()
@@ -65,7 +71,7 @@ def _create_engine(
     """Reads are in AUTOCOMMIT, which saves their BEGIN and ROLLBACK; behind a pooler they need a transaction."""
     return create_async_engine(
         url.difference_update_query(["name"]),
-        poolclass=MeasuredPool,
+        poolclass=Pool,
         pool_size=size,
         max_overflow=overflow,
         pool_timeout=options.pool_timeout_seconds,

@@ -17,10 +17,17 @@ from app.platform.postgres.transaction import Connection
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A transaction that lasts. Replicas at `wal_position` or past it have it; `tags` are to be invalidated."""
+    """A transaction that lasts, or may last (`CommitOutcomeUnknown`): what it touched is to be invalidated in any case.
+
+    Replicas at `wal_position` or past it have it.
+    """
 
     wal_position: int
     tags: frozenset[str]
+
+
+# Called with the WAL position, or with None where the outcome is unknown, and the tags that were touched.
+Committed = Callable[[int | None, frozenset[str]], Awaitable[None]]
 
 
 class DivertingSession(Session):
@@ -37,14 +44,22 @@ class DivertingSession(Session):
     def scalars(self, *args: Any, **kwargs: Any) -> Any:
         return self._wherever_it_works(super().scalars, *args, **kwargs)
 
+    def connection(self, *args: Any, **kwargs: Any) -> Any:
+        """Whoever asks for the connection itself may have set something on it, and stays there."""
+        self.route.pinned = True
+        return super().connection(*args, **kwargs)
+
     def _wherever_it_works(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         while True:
             try:
-                return run(*args, **kwargs)
+                result = run(*args, **kwargs)
             except Exception as error:
                 if not self.route.divert(error):
                     raise
-            self._start_over()
+                self._start_over()
+            else:
+                self.route.answered = True
+                return result
 
     def _start_over(self) -> None:
         """What was loaded so far stays readable; a rollback would expire it."""
@@ -70,9 +85,7 @@ class ReadSession(AsyncSession):
 class WriteSession(AsyncSession):
     """One transaction on the primary."""
 
-    def __init__(
-        self, server: Server, *, on_commit: Callable[[Commit], Awaitable[None]], commit_seconds: float
-    ) -> None:
+    def __init__(self, server: Server, *, on_commit: Committed, commit_seconds: float) -> None:
         super().__init__(server.engine, expire_on_commit=False)
         self._on_commit = on_commit
         self._commit_seconds = commit_seconds
@@ -83,14 +96,23 @@ class WriteSession(AsyncSession):
         """Names what this transaction changes: cached answers with one of these tags are dropped after COMMIT."""
         self._tags.update(tags)
 
+    @property
+    def touched(self) -> frozenset[str]:
+        return frozenset(self._tags)
+
     async def commit(self) -> None:
         """Bounded. Raises `CommitOutcomeUnknown` where the server's word is missing."""
         if not self.in_transaction():
             return
+        tags = self.touched
         async with self._committing:
             await self.flush()
-            commit = Commit(await self._commit(), frozenset(self._tags))
-        await self._on_commit(commit)
+            try:
+                written = await self._commit()
+            except CommitOutcomeUnknown:
+                await self._on_commit(None, tags)
+                raise
+        await self._on_commit(written, tags)
 
     async def finish(self, *, commit: bool) -> None:
         """Commits if asked to, and gives the connection back in any case."""

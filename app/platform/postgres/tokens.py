@@ -10,11 +10,10 @@ import hmac
 import struct
 import time
 
-from app.platform.postgres.positions import lsn_of, pack, timeline_of
-
-LAYOUT = struct.Struct(">IQI")  # timeline, LSN, expiry in seconds since 1970
+LAYOUT = struct.Struct(">QI")  # position (timeline and LSN), expiry in seconds since 1970
 SIGNATURE_BYTES = 16
-TOKEN_CHARACTERS = (LAYOUT.size + SIGNATURE_BYTES) * 8 // 6 + 1  # 43: base64 without padding
+TOKEN_CHARACTERS = 38  # 28 bytes in base64 without its padding
+PADDING = "=="
 
 
 class ConsistencyTokens:
@@ -25,7 +24,7 @@ class ConsistencyTokens:
         self._lifetime = lifetime_seconds
 
     def sign(self, position: int) -> str:
-        payload = LAYOUT.pack(timeline_of(position), lsn_of(position), int(time.time() + self._lifetime))
+        payload = LAYOUT.pack(position, int(time.time() + self._lifetime))
         return base64.urlsafe_b64encode(payload + self._signature(payload)).rstrip(b"=").decode()
 
     def verify(self, token: str) -> int | None:
@@ -33,14 +32,14 @@ class ConsistencyTokens:
         if len(token) != TOKEN_CHARACTERS:
             return None
         try:
-            signed = base64.b64decode(token + "=", altchars="-_", validate=True)
+            signed = base64.b64decode(token + PADDING, altchars="-_", validate=True)
         except (binascii.Error, ValueError):
             return None
         payload, signature = signed[: LAYOUT.size], signed[LAYOUT.size :]
         if not hmac.compare_digest(signature, self._signature(payload)):
             return None
-        timeline, lsn, expiry = LAYOUT.unpack(payload)
-        return pack(timeline, lsn) if expiry > time.time() else None
+        position, expiry = LAYOUT.unpack(payload)
+        return int(position) if expiry > time.time() else None
 
     def _signature(self, payload: bytes) -> bytes:
         return hmac.digest(self._key, payload, hashlib.sha256)[:SIGNATURE_BYTES]

@@ -7,7 +7,7 @@ import asyncpg
 
 from app.platform.postgres.errors import CommitOutcomeUnknown, TransactionAborted
 from app.platform.postgres.labels import request_name
-from app.platform.postgres.positions import BEYOND, pack
+from app.platform.postgres.positions import pack
 from app.platform.resilience.deadlines import remaining
 from app.platform.telemetry.context import request_context
 
@@ -18,7 +18,8 @@ else:
 
 # pg_walfile_name() starts with the timeline, in hexadecimal; pg_control only knows that of the last checkpoint.
 WRITTEN = "SELECT pg_current_wal_insert_lsn() AS lsn, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) AS timeline"
-WARNING = "01000"
+SYNC_WAIT = "SyncRepWaitForLSN"  # where the server's warning comes from; its words are in the server's language
+LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 GOODBYE_SECONDS = 0.25
 
 
@@ -84,7 +85,7 @@ class Connection(BaseConnection):
 
     @staticmethod
     def _on_message(connection: Any, message: Any) -> None:
-        if message.sqlstate == WARNING and "synchronous replication" in message.message:
+        if message.server_source_function == SYNC_WAIT:
             connection.sync_wait_cancelled = True
 
 
@@ -114,22 +115,21 @@ class Transaction:
         """An ERROR is an answer: rolled back. Anything else leaves open whether the commit record was written."""
         try:
             return await self._connection.execute("COMMIT")
-        except asyncpg.PostgresError as error:
+        except LOST as error:
             if getattr(error, "severity_en", None) == "ERROR":
                 raise
-            raise CommitOutcomeUnknown("the connection was lost during COMMIT") from error
-        except (asyncpg.InterfaceError, OSError) as error:
             raise CommitOutcomeUnknown("the connection was lost during COMMIT") from error
 
 
 async def written_position(connection: BaseConnection) -> int:
-    """The WAL position that everything committed on this connection so far lies before; never raises.
+    """The WAL position that everything committed on this connection so far lies before.
 
     Read before COMMIT it would lie before the commit record: a replica that is there need not have the commit.
-    Where it can't be read any more, the answer is a position that no replica reaches: the commit is done all the same.
+    Where it can't be read any more the commit is called unknown too: without it nobody could read their write.
     """
     try:
         row = await connection.fetchrow(WRITTEN)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-        row = None
-    return BEYOND if row is None else pack(int(row["timeline"], 16), row["lsn"])
+    except LOST as error:
+        raise CommitOutcomeUnknown("the connection was lost after COMMIT") from error
+    assert row is not None
+    return pack(int(row["timeline"], 16), row["lsn"])

@@ -1,11 +1,14 @@
 """One task that asks one server for its position, again and again."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 
 from app.platform.postgres.probe import PROBE_ERRORS, Probe, Sample
 from app.platform.postgres.server import Server
+
+logger = logging.getLogger(__name__)
 
 
 class Watch:
@@ -48,6 +51,9 @@ class Watch:
             sample = await self._probe.ask()
         except PROBE_ERRORS as error:
             self._lost("timeout" if isinstance(error, TimeoutError) else "unreachable")
+        except Exception:
+            logger.exception("a probe failed in a way that is not known")
+            self._lost("unknown")
         else:
             self._seen(sample)
 

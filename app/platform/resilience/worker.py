@@ -2,8 +2,10 @@
 
 Order of leaving, after SIGTERM or at the end of a worker's quota of requests:
 
-1. The listening socket is closed once its queue is empty: a load balancer is refused then, and turns to another instance
-   before it has sent anything. (At the end of a quota the socket stays open: its clients have nobody else to turn to.)
+1. The listening socket is closed, at a moment at which nobody waits in its queue, since those would be reset. From then
+   on a load balancer is refused, and turns to another instance before it has sent anything. It seldom connects at this
+   stage, since its idle connections are still good. (At the end of a quota the socket stays open: its clients have
+   nobody else to turn to.)
 2. Drain: not ready any more, and every answer says `Connection: close`.
 3. Connections that nginx keeps idle end: by their next answer, or by nginx's own time-out, never from this side, since
    a request might be on its way.
@@ -15,10 +17,9 @@ import gc
 import sys
 import time
 from collections.abc import Callable
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from gunicorn.arbiter import Arbiter
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from uvicorn.config import Config
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
@@ -26,8 +27,7 @@ from uvicorn_worker import UvicornWorker
 if TYPE_CHECKING:  # gunicorn's master imports this module, and has no metrics of its own
     from app.platform.resilience.drain import Drain
 
-HANDSHAKE_SECONDS = 0.01  # for connections that were half open when the last SYN was let in; more than a round trip
-QUEUE_SECONDS = 1.0  # other workers go on accepting from the same queue: it need not be found empty
+QUEUE_SECONDS = 1.0  # how long to look for a moment at which the queue is empty
 RETIRE_SECONDS = 6.0  # longer than nginx keeps an idle connection: keepalive_timeout of the upstream
 POLL_SECONDS = 0.005
 
@@ -38,25 +38,13 @@ class DrainingServer(Server):
     def __init__(self, config: Config, drain: "Drain") -> None:
         super().__init__(config)
         self._drain = drain
-        self._told_to_leave = asyncio.Event()
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         spare_long_lived_objects()
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
-        self._told_to_leave.set()
-
-    async def main_loop(self) -> None:
-        """Ends at once at a signal: uvicorn looks for one ten times a second, and connections are held up meanwhile."""
-        loop, signal = asyncio.create_task(super().main_loop()), asyncio.create_task(self._told_to_leave.wait())
-        _, unfinished = await asyncio.wait({loop, signal}, return_when=asyncio.FIRST_COMPLETED)
-        for task in unfinished:
-            task.cancel()
-
     async def shutdown(self, sockets: Any = None) -> None:
-        if self._told_to_leave.is_set():
+        if self.should_exit:  # set by a signal, not by a quota
             await self._stop_listening(sockets)
             sockets = []
         self._drain.start()
@@ -64,18 +52,17 @@ class DrainingServer(Server):
         await super().shutdown(sockets)
 
     async def _stop_listening(self, sockets: list[Any]) -> None:
-        await asyncio.sleep(HANDSHAKE_SECONDS)
         await self._wait_until(lambda: all(listener.get_backlog() <= 0 for listener in sockets), QUEUE_SECONDS)
         for listening in (*self.servers, *sockets):
             listening.close()
 
     async def _wait_until(self, reached: Callable[[], bool], seconds: float) -> None:
         """At most so long; the master hears meanwhile that this worker is alive."""
-        end = time.monotonic() + seconds
-        while not reached() and time.monotonic() < end:
-            await asyncio.sleep(POLL_SECONDS)
         if self.config.callback_notify is not None:
             await self.config.callback_notify()
+        end = time.monotonic() + seconds
+        while not reached() and time.monotonic() < end:  # noqa: ASYNC110  (neither the kernel nor uvicorn tells)
+            await asyncio.sleep(POLL_SECONDS)
 
 
 def spare_long_lived_objects() -> None:
@@ -88,7 +75,7 @@ def spare_long_lived_objects() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-class Worker(UvicornWorker):
+class Worker(UvicornWorker):  # type: ignore[misc]
     CONFIG_KWARGS: dict[str, Any] = {
         "loop": "uvloop",
         "http": "httptools",

@@ -1,0 +1,1 @@
+"""What the service is compared with: the same server and worker, and none of the patterns."""

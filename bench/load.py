@@ -1,0 +1,99 @@
+"""Load by wrk, in rounds: each subject in turn, so that what else the machine does meets all of them alike."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from uuid import uuid4
+
+from bench.processes import BenchError, pinned
+from bench.servers import Server
+
+SCRIPT = Path(__file__).with_name("wrk.lua")
+WARM_UP_SECONDS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A request that is sent again and again; `{n}` in its path and body is another number each time.
+
+    With a body it is a POST; `{run}` in it is another word in each run.
+    """
+
+    name: str
+    server: Server
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: str | None = None
+    connections: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one run of wrk saw. `cpu_us` is the server's CPU time per request, which other loads hardly change."""
+
+    requests: int
+    rate: float  # requests per second
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    cpu_us: float
+
+
+def interleaved(
+    subjects: Sequence[Subject], *, rounds: int, seconds: int, cores: str, tell: Callable[[str], None]
+) -> dict[str, list[Load]]:
+    """The loads of each subject by its name, one per round."""
+    loads: dict[str, list[Load]] = {subject.name: [] for subject in subjects}
+    for subject in subjects:
+        tell(f"warming up: {subject.name}")
+        run(subject, WARM_UP_SECONDS, cores)
+    for number in range(rounds):
+        for subject in subjects:
+            tell(f"round {number + 1} of {rounds}: {subject.name}")
+            loads[subject.name].append(run(subject, seconds, cores))
+    return loads
+
+
+def run(subject: Subject, seconds: int, cores: str) -> Load:
+    """Raises `BenchError` if a single request failed: figures with failures in them compare nothing."""
+    before = subject.server.cpu_seconds()
+    done = subprocess.run(_command(subject, seconds, cores), check=False, capture_output=True, text=True)
+    cpu = subject.server.cpu_seconds() - before
+    if done.returncode:
+        raise BenchError(f"wrk failed: {done.stderr or done.stdout}")
+    seen = json.loads(done.stdout.splitlines()[-1])
+    if seen["failed"] or seen["refused"] or not seen["requests"]:
+        raise BenchError(f"{subject.name}: {seen['failed']} failed and {seen['refused']} refused of {seen['requests']}")
+    return Load(
+        requests=seen["requests"],
+        rate=seen["requests"] / seen["microseconds"] * 1e6,
+        p50_ms=seen["p50_us"] / 1e3,
+        p90_ms=seen["p90_us"] / 1e3,
+        p99_ms=seen["p99_us"] / 1e3,
+        cpu_us=cpu / seen["requests"] * 1e6,
+    )
+
+
+def ratios(loads: Sequence[Load], base: Sequence[Load], of: str = "rate") -> list[float]:
+    """Round by round, since both sides of a round met the same machine."""
+    return [getattr(a, of) / getattr(b, of) for a, b in zip(loads, base, strict=True)]
+
+
+def middle(loads: Sequence[Load], of: str) -> float:
+    return median(getattr(load, of) for load in loads)
+
+
+def _command(subject: Subject, seconds: int, cores: str) -> list[str]:
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        raise BenchError("wrk is not installed (on Debian and Ubuntu: apt-get install wrk)")
+    command = [wrk, "--threads", "1", "--connections", str(subject.connections), "--duration", f"{seconds}s"]
+    for name, value in subject.headers.items():
+        command += ["--header", f"{name}: {value}"]
+    command += ["--script", str(SCRIPT), f"{subject.server.url}{subject.path}"]
+    body = [] if subject.body is None else ["--", subject.body.replace("{run}", uuid4().hex)]
+    return pinned([*command, *body], cores)

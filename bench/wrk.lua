@@ -1,0 +1,30 @@
+-- `{n}` in the path and in the body (the argument) stands for another number in each request.
+-- The result is the last line, as JSON.
+
+local number = 0
+
+local function numbered(text)
+  return text and text:gsub("{n}", tostring(number))
+end
+
+function init(arguments)
+  local body = arguments[1]
+  if body then
+    wrk.method, wrk.headers["Content-Type"] = "POST", "application/json"
+  end
+  if body or wrk.path:find("{n}", 1, true) then
+    request = function()
+      number = number + 1
+      return wrk.format(nil, numbered(wrk.path), nil, numbered(body))
+    end
+  end
+end
+
+function done(summary, latency, requests)
+  local errors = summary.errors
+  io.write(string.format(
+    '{"requests":%d,"microseconds":%d,"p50_us":%d,"p90_us":%d,"p99_us":%d,"failed":%d,"refused":%d}\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(90), latency:percentile(99),
+    errors.connect + errors.read + errors.write + errors.timeout, errors.status
+  ))
+end

@@ -1,0 +1,220 @@
+"""Every query of the repositories on big tables: on an index, and never a sort that spills.
+
+One organization has most of the rows, others have few: a plan that is good for one may be bad for the other.
+"""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import select
+
+from app.features.checkouts.repository import LISTING as CHECKOUTS
+from app.features.checkouts.repository import CheckoutRepository
+from app.features.checkouts.schemas import CheckoutsQuery
+from app.features.equipment.models import Equipment
+from app.features.equipment.repository import LISTING as EQUIPMENT
+from app.features.equipment.repository import EquipmentRepository
+from app.features.equipment.schemas import EquipmentQuery
+from app.platform.http.cursors import Position
+from app.platform.http.pagination import CursorSigner, Listing, ListParams, Slice, Window
+from app.seed import Plan as SeedPlan
+from app.seed import seed
+from tests.support.api import connected, create_database, in_database
+from tests.support.plans import Plan, Plans, told_plans
+from tests.support.stack import DataServices
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+ROWS = {"big": 100_000, "small": 500}
+SIGNER = CursorSigner("secret")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def dsn(services: DataServices) -> str:
+    await create_database(services, "plans")
+    dsn = in_database(services.primary_dsn, "plans")
+    async with connected(dsn) as connection:
+        for rows in ROWS.values():
+            await seed(connection, SeedPlan(rows, checkouts=1, document_bytes=0))
+        await connection.execute("VACUUM ANALYZE equipment, checkouts")
+    return dsn
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def plans(dsn: str) -> AsyncIterator[Plans]:
+    async with told_plans(dsn) as plans:
+        yield plans
+
+
+async def organization_of(dsn: str, rows: int) -> UUID:
+    async with connected(dsn) as connection:
+        email = SeedPlan(rows, 1, 0).email()
+        return await connection.fetchval("SELECT organization_id FROM users WHERE email = $1", email)
+
+
+@pytest_asyncio.fixture(loop_scope="session", params=ROWS)
+async def organization(request: pytest.FixtureRequest, dsn: str) -> UUID:
+    return await organization_of(dsn, ROWS[request.param])
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def big(dsn: str) -> UUID:
+    return await organization_of(dsn, ROWS["big"])
+
+
+NOW = datetime.now(UTC)
+EQUIPMENT_FILTERS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "category": {"category": "camera"},
+    "status": {"status": "available"},
+    "rare status": {"status": "maintenance"},
+    "location": {"location": "Van 1"},
+    "tag": {"tag": ["4k"]},
+    "tags": {"tag": ["4k", "insured"]},
+    "no such tag": {"tag": ["nope"]},
+    "words": {"q": "aurora camera"},
+    "prefix": {"q": "cam"},
+    "asset tag": {"q": "CAM-0000008"},
+    "no such word": {"q": "nope"},
+    "since": {"updated_since": NOW - timedelta(days=500)},
+    "since yesterday": {"updated_since": NOW - timedelta(days=1)},
+    "status, location": {"status": "available", "location": "Van 1"},
+    "everything": {"status": "available", "location": "Van 1", "category": "camera", "tag": ["4k"], "q": "aurora"},
+}
+CHECKOUT_FILTERS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "open": {"status": "open"},
+    "overdue": {"status": "overdue"},
+    "returned": {"status": "returned"},
+    "user": {"user_id": "one"},
+    "user, open": {"user_id": "one", "status": "open"},
+    "user, returned": {"user_id": "one", "status": "returned"},
+    "item": {"equipment_id": "one"},
+    "item, user, returned": {"equipment_id": "one", "user_id": "one", "status": "returned"},
+}
+DEPTH = 0.9
+
+
+def window_of(listing: Listing, query: ListParams, repository: Any) -> Window:
+    return SIGNER.window(listing, query, scope=repository.organization_id)
+
+
+async def cursor_at(repository: Any, listing: Listing, query: Any, number: int) -> str | None:
+    """Of a page that begins after the row of that number; None where there is none."""
+    window = window_of(listing, query, repository)
+    key = (query.sort or listing.default_sort).removeprefix("-")
+    edge = window.order.apply(repository.matching(query, (key, "id"))).offset(number).limit(1)
+    row = (await repository.session.execute(edge)).one_or_none()
+    return None if row is None else window.seal.encode(Position("next", tuple(row)))
+
+
+async def plan_of_page(plans: Plans, repository: Any, listing: Listing, query: Any) -> Plan:
+    fields = ("id", "updated_at") if listing is EQUIPMENT else ("id", "due_at", "status")
+    window = window_of(listing, query, repository)
+    [plan] = await plans.of(lambda: repository.page(query, fields, window))
+    return plan
+
+
+async def faults_of_pages(plans: Plans, repository: Any, listing: Listing, query: Any) -> dict[str, list[str]]:
+    """What is wrong with the first page, a deep one, and one by number, by sort key."""
+    counting = query.model_copy(update={"total": "exact", "limit": 1})
+    rows = (await repository.page(counting, ("id",), window_of(listing, counting, repository))).total
+    faults: dict[str, list[str]] = {}
+    for sort in (f"{sign}{name}" for name in listing.sorts for sign in ("", "-")):
+        sorted_query = query.model_copy(update={"sort": sort})
+        deep = await cursor_at(repository, listing, sorted_query, int(rows * DEPTH))
+        for changes in ({}, {"cursor": deep}, {"page": 3}):
+            plan = await plan_of_page(plans, repository, listing, sorted_query.model_copy(update=changes))
+            if plan.faults:
+                faults[f"{sort} {changes}"] = plan.faults
+    return faults
+
+
+@pytest.mark.parametrize("name", EQUIPMENT_FILTERS)
+async def test_lists_of_equipment(plans: Plans, organization: UUID, name: str) -> None:
+    repository = EquipmentRepository(plans.session, organization)
+    query = EquipmentQuery(**EQUIPMENT_FILTERS[name])
+    assert await faults_of_pages(plans, repository, EQUIPMENT, query) == {}
+
+
+@pytest.mark.parametrize("name", CHECKOUT_FILTERS)
+async def test_lists_of_checkouts(plans: Plans, organization: UUID, name: str) -> None:
+    repository = CheckoutRepository(plans.session, organization)
+    [one] = await rows_of(repository, CHECKOUTS, CheckoutsQuery(limit=1), ("user_id", "equipment_id"))
+    filters = {key: str(one[key]) if value == "one" else value for key, value in CHECKOUT_FILTERS[name].items()}
+    assert await faults_of_pages(plans, repository, CHECKOUTS, CheckoutsQuery(**filters)) == {}
+
+
+async def rows_of(repository: Any, listing: Listing, query: Any, fields: tuple[str, ...]) -> list[dict[str, Any]]:
+    page: Slice = await repository.page(query, fields, window_of(listing, query, repository))
+    return page.items
+
+
+async def test_relations(plans: Plans, organization: UUID) -> None:
+    items = await rows_of(EquipmentRepository(plans.session, organization), EQUIPMENT, EquipmentQuery(limit=200), ("id",))
+    ids = [item["id"] for item in items]
+    repository = CheckoutRepository(plans.session, organization)
+    [newest] = await plans.of(lambda: repository.newest_of(ids, ("id", "status"), 50))
+    [current] = await plans.of(lambda: repository.open_of(ids, ("id", "status")))
+    assert newest.faults + current.faults == []
+    assert max(newest.buffers, current.buffers) < 20 * len(ids)
+
+
+async def test_single_rows(plans: Plans, organization: UUID) -> None:
+    equipment, checkouts = (kind(plans.session, organization) for kind in (EquipmentRepository, CheckoutRepository))
+    [item] = await rows_of(equipment, EQUIPMENT, EquipmentQuery(limit=1), ("id",))
+    [checkout] = await rows_of(checkouts, CHECKOUTS, CheckoutsQuery(limit=1), ("id",))
+    for work in (
+        lambda: equipment.get(item["id"]),
+        lambda: equipment.lock(item["id"]),
+        lambda: checkouts.get(checkout["id"]),
+        checkouts.figures,
+    ):
+        [plan] = await plans.of(work)
+        assert plan.faults == []
+
+
+@pytest.mark.parametrize("filters", [{}, {"category": "camera"}, {"q": "cam"}])
+async def test_an_estimate_counts_no_row(plans: Plans, organization: UUID, filters: dict[str, Any]) -> None:
+    repository = EquipmentRepository(plans.session, organization)
+    query = EquipmentQuery(**filters, total="estimate", limit=1)
+    window = window_of(EQUIPMENT, query, repository)
+    assert len(await plans.of(lambda: repository.page(query, ("id",), window), runs=1)) == 1
+    exact = await repository.page(query.model_copy(update={"total": "exact"}), ("id",), window)
+    estimate = await repository.page(query, ("id",), window)
+    assert exact.total / 2 < estimate.total < exact.total * 2
+
+
+@pytest.mark.parametrize("filters", [{}, {"category": "camera"}, {"status": "available"}, {"location": "Van 1"}])
+async def test_a_deep_page_reads_as_much_as_the_first(plans: Plans, big: UUID, filters: dict[str, Any]) -> None:
+    repository = EquipmentRepository(plans.session, big)
+    query = EquipmentQuery(**filters)
+    first = await plan_of_page(plans, repository, EQUIPMENT, query)
+    for number in (1_000, 10_000):
+        cursor = await cursor_at(repository, EQUIPMENT, query, number)
+        deep = await plan_of_page(plans, repository, EQUIPMENT, query.model_copy(update={"cursor": cursor}))
+        assert deep.sorted_rows == 0
+        assert deep.buffers < first.buffers * 1.2
+
+
+async def test_control_a_deep_page_by_number_reads_all_before_it(plans: Plans, big: UUID) -> None:
+    repository = EquipmentRepository(plans.session, big)
+    first = await plan_of_page(plans, repository, EQUIPMENT, EquipmentQuery(page=1))
+    deep = await plan_of_page(plans, repository, EQUIPMENT, EquipmentQuery(page=200))
+    assert deep.buffers > first.buffers * 50
+
+
+async def test_control_a_filter_without_an_index_is_noticed(plans: Plans, big: UUID) -> None:
+    statement = select(Equipment.id).where(Equipment.description == "x")
+    [plan] = await plans.of(lambda: plans.session.execute(statement))
+    assert plan.faults == ["sequential scan of equipment"]
+
+
+async def test_control_a_sort_without_an_index_is_noticed(plans: Plans, big: UUID) -> None:
+    statement = select(Equipment.id, Equipment.description).order_by(Equipment.description)
+    [plan] = await plans.of(lambda: plans.session.execute(statement))
+    assert "Sort on disk" in plan.faults

@@ -1,0 +1,96 @@
+"""The plan that a statement was really run by, as `auto_explain` tells it: not what a statement with other parameters,
+or unprepared, would be run by."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+from tests.support.stack import as_asyncpg, superuser
+
+# From its sixth run on a prepared statement may have a generic plan, made without a look at its parameters.
+RUNS = 7
+TELL_EVERY_PLAN = (
+    "LOAD 'auto_explain'",
+    "SET auto_explain.log_min_duration = 0",
+    "SET auto_explain.log_analyze = on",
+    "SET auto_explain.log_buffers = on",
+    "SET auto_explain.log_timing = off",
+    "SET auto_explain.log_format = json",
+    "SET auto_explain.log_level = notice",
+    "SET jit = off",
+)
+BIG = frozenset({"equipment", "checkouts"})
+
+
+class Plan:
+    def __init__(self, explained: dict[str, Any]) -> None:
+        self.statement = explained["Query Text"]
+        self.root = explained["Plan"]
+
+    def nodes(self) -> Iterator[dict[str, Any]]:
+        waiting = [self.root]
+        while waiting:
+            node = waiting.pop()
+            yield node
+            waiting += node.get("Plans", [])
+
+    @property
+    def buffers(self) -> int:
+        """Pages that were looked at, wherever they were."""
+        return int(self.root["Shared Hit Blocks"] + self.root["Shared Read Blocks"])
+
+    @property
+    def faults(self) -> list[str]:
+        """What no query may do on a big table."""
+        return [fault for node in self.nodes() if (fault := _fault(node))]
+
+    @property
+    def sorted_rows(self) -> int:
+        """The rows that went into its sorts: of an index in the right order none have to."""
+        return sum(
+            int(child["Actual Rows"]) for node in self.nodes() if "Sort" in node["Node Type"] for child in node["Plans"]
+        )
+
+
+def _fault(node: dict[str, Any]) -> str | None:
+    if node["Node Type"] == "Seq Scan" and node["Relation Name"] in BIG:
+        return f"sequential scan of {node['Relation Name']}"
+    if node.get("Sort Space Type") == "Disk" or node.get("Temp Written Blocks"):
+        return f"{node['Node Type']} on disk"
+    return None
+
+
+class Plans:
+    """A session for repositories, and the plans of what they do with it."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self.session = session
+        self.seen: list[Plan] = []
+
+    async def of(self, work: Callable[[], Awaitable[Any]], runs: int = RUNS) -> list[Plan]:
+        """The plans of the last of several runs."""
+        for _ in range(runs):
+            self.seen.clear()
+            await work()
+        return list(self.seen)
+
+    def _hear(self, _connection: Any, message: Any) -> None:
+        _, found, plan = message.message.partition("plan:\n")
+        if found:
+            self.seen.append(Plan(json.loads(plan)))
+
+
+@asynccontextmanager
+async def told_plans(dsn: str) -> AsyncIterator[Plans]:
+    engine = create_async_engine(as_asyncpg(superuser(dsn)), isolation_level="AUTOCOMMIT")
+    async with AsyncSession(engine) as session:
+        plans = Plans(session)
+        driver = (await (await session.connection()).get_raw_connection()).driver_connection
+        driver.add_log_listener(plans._hear)
+        for setting in TELL_EVERY_PLAN:
+            await driver.execute(setting)
+        yield plans
+    await engine.dispose()
