@@ -35,7 +35,7 @@ dev: up ## One reloading process against the same stack (DEV_PORT=8200)
 	@$(LOCAL) run fastapi dev app/main.py --port $(DEV_PORT)
 
 test: install ## All tests but those that break things (ARGS= for pytest)
-	@$(BIN)/pytest tests/unit tests/integration tests/system $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 faults: install ## Tests that kill, freeze and delay (FAULTS=short for the short form)
 	@FAULTS=$(FAULTS) $(BIN)/pytest tests/faults $(ARGS)

@@ -116,6 +116,7 @@ class Settings(BaseSettings):
             "CORS_ORIGINS allows any origin": "*" in self.cors_origins,
             "RATE_LIMIT_SCALE is not 1": self.rate_limit_scale != 1,
             "RATE_LIMIT_ENABLED is off": not self.rate_limit_enabled,
+            "IDEMPOTENCY_ENABLED is off, and nginx repeats writes that carry a key": not self.idempotency_enabled,
             "EXPOSE_INTERNALS is on": self.internals_exposed,
             "LOG_LEVEL debug logs more than it should": self.log_level == "debug",
         }

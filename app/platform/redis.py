@@ -83,6 +83,7 @@ class _Command(NamedTuple):
             return
         if isinstance(answer, Exception):
             self.answer.set_exception(answer)
+            self.answer.exception()  # seen, as far as asyncio is concerned: nobody has to wait for it
         else:
             self.answer.set_result(answer)
 
@@ -117,12 +118,19 @@ class RedisClient:
         Raises `RedisUnavailable`, or `redis.exceptions.ResponseError` when the server refuses the command; both are
         `redis.exceptions.RedisError`.
         """
+        return await self.submit(command, *arguments)
+
+    def submit(self, command: str, *arguments: Argument) -> asyncio.Future[Any]:
+        """The same without waiting: what one coroutine submits before it first waits leaves together.
+
+        Raises `RedisUnavailable` at once, or the answer does. An answer need not be waited for.
+        """
         packed = pack_command((command, *arguments))  # type: ignore[arg-type]  # its stub says a tuple of one
         link = self._admit()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         link.enqueue(_Command(packed, answer, loop.time()))
-        return await answer
+        return answer
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> Any:
         """Run a script by its digest; one that Redis does not know (so that nothing has run) is sent whole."""

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +12,10 @@ from app.settings import Settings
 ROOT = Path(__file__).parents[2]
 REMEMBERED = "stack.json"
 # Set for each process by the stack itself.
-OWN_SETTINGS = {"instance_name", "database_url", "database_replica_urls", "redis_url", "metrics_peers"}
+OWN_SETTINGS = {
+    *("instance_name", "api_instances", "web_concurrency", "metrics_peers"),
+    *("database_url", "database_replica_urls", "redis_url"),
+}
 
 
 class StackError(RuntimeError):
@@ -29,16 +32,15 @@ class Options:
     api_base_port: int = 8100  # instance n listens on this + n
     postgres_base_port: int = 5440  # the primary; replica n listens on this + n
     redis_port: int = 6390
-    dev_port: int = 8200
     api_instances: int = 2
     postgres_replicas: int = 2
     web_concurrency: int = min(2, os.cpu_count() or 1)  # workers per instance
 
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        given = {name: environment[name.upper()] for name in _names(cls) if environment.get(name.upper())}
+    def changed_by(self, environment: Mapping[str, str]) -> Self:
+        names = [field.name for field in fields(self)]
+        given = {name: environment[name.upper()] for name in names if environment.get(name.upper())}
         try:
-            return cls(**{name: int(value) for name, value in given.items()})
+            return replace(self, **{name: int(value) for name, value in given.items()})
         except ValueError as error:
             raise StackError(f"not a number, among {', '.join(map(str.upper, given))}: {error}") from error
 
@@ -58,17 +60,16 @@ class Options:
         yield from (("POSTGRES_BASE_PORT", port) for port in self.postgres_ports())
 
 
-def _names(options: type[Options]) -> list[str]:
-    return [field.name for field in fields(options)]
-
-
 def remember(options: Options, folder: Path) -> None:
     (folder / REMEMBERED).write_text(json.dumps(asdict(options), indent=2) + "\n")
 
 
 def remembered(folder: Path) -> Options | None:
     path = folder / REMEMBERED
-    return Options(**json.loads(path.read_text())) if path.exists() else None
+    if not path.exists():
+        return None
+    known = {field.name for field in fields(Options)}  # another version may have started it
+    return Options(**{name: value for name, value in json.loads(path.read_text()).items() if name in known})
 
 
 def app_settings(environment: Mapping[str, str]) -> dict[str, str]:

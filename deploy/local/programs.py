@@ -112,6 +112,7 @@ def _api(name: str, port: int, options: Options, folder: Path, environment: Mapp
     own = {
         "INSTANCE_NAME": name,
         "BIND": f"{HOST}:{port}",
+        "API_INSTANCES": str(options.api_instances),
         "WEB_CONCURRENCY": str(options.web_concurrency),
         "FORWARDED_ALLOW_IPS": HOST,
         "PROMETHEUS_MULTIPROC_DIR": str(folder / "run" / "metrics" / name),

@@ -26,13 +26,15 @@ def up(environment: Mapping[str, str]) -> Options:
     """Returns when nginx says that the API is ready. What is up stays as it is, unless its definition has changed."""
     home = state_folder.prepare(state_folder.state_path(environment))
     supervisor = Supervisor(home)
-    options = Options.from_environment(environment)
-    if supervisor.is_running():
-        refuse_other_options(options, home)
-    else:
+    present = remembered(home) if supervisor.is_running() else None
+    options = (present or Options()).changed_by(environment)
+    if present is None:
         end_strays(supervisor)
         refuse_busy_ports(options)
-    remember(options, home)
+        remember(options, home)
+    elif options != present:
+        # What is up can't be moved to other ports, or made larger, while it runs.
+        raise StackError("already up with other ports or counts: `make down` first, or set STATE_DIR for another stack")
     settings = app_settings(environment)
     wanted = stack(options, home, settings)
     nginx.prepare(home / "nginx", options, settings)
@@ -93,14 +95,6 @@ def call(command: list[str], environment: Mapping[str, str]) -> None:
     done = subprocess.run(command, env=environment, cwd=ROOT, check=False, capture_output=True, text=True)
     if done.returncode:
         raise StackError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-
-
-def refuse_other_options(options: Options, home: Path) -> None:
-    """What is up can't be moved to other ports, or made larger, while it runs."""
-    if options != remembered(home):
-        raise StackError(
-            "already up with other ports or counts: `make down` first, or set STATE_DIR for a second stack"
-        )
 
 
 def refuse_busy_ports(options: Options) -> None:

@@ -9,8 +9,18 @@ import pytest_asyncio
 from fastapi import FastAPI
 
 from app.platform.security.caller import Role
-from tests.support.api import People, Person, api_settings, create_database, in_database, in_process, new_app
-from tests.support.api import over_socket, running, serving
+from tests.support.api import (
+    People,
+    Person,
+    api_settings,
+    create_database,
+    in_database,
+    in_process,
+    new_app,
+    over_socket,
+    running,
+    serving,
+)
 from tests.support.stack import DataServices
 
 DATABASE = "api"

@@ -180,9 +180,7 @@ async def test_unstorable_text_inside_is_named(client: httpx.AsyncClient, text: 
 
 @pytest.mark.parametrize("field", ["email", "password", "full_name", "organization"])
 @pytest.mark.parametrize("text", ["0123456789\x00", "0123456789\ud800"])
-async def test_unstorable_text_in_a_registration_is_named(
-    anonymous: httpx.AsyncClient, field: str, text: str
-) -> None:
+async def test_unstorable_text_in_a_registration_is_named(anonymous: httpx.AsyncClient, field: str, text: str) -> None:
     content = json.dumps(REGISTRATION | {field: text})
     answer = await anonymous.post(f"{API}/auth/register", content=content, headers=JSON)
     assert wrong_places(answer) == [["body", field]]
@@ -277,7 +275,9 @@ async def test_a_query_of_too_many_bytes_is_refused(client: httpx.AsyncClient) -
     assert wrong_places(await client.get(f"{EQUIPMENT}?{'&'.join(['tag=a'] * 2_000)}")) == [["query"]]
 
 
-@pytest.mark.parametrize("query", ["limit=1&limit=x", "limit=x&limit=1", "sort=name&sort=nope", "status=lost&status=lost"])
+@pytest.mark.parametrize(
+    "query", ["limit=1&limit=x", "limit=x&limit=1", "sort=name&sort=nope", "status=lost&status=lost"]
+)
 async def test_a_repeated_parameter_never_fails_in_the_service(client: httpx.AsyncClient, query: str) -> None:
     answer = await client.get(f"{EQUIPMENT}?{query}")
     assert answer.status_code in (200, 422)
@@ -289,7 +289,10 @@ async def test_odd_query_strings_never_fail_in_the_service(client: httpx.AsyncCl
     assert answer.status_code in (200, 422)
 
 
-@pytest.mark.parametrize("q", ["'", "''", "\\", "a'b", "a\\", ":*", "&", "|", "!", "<->", "a:b", "(", "%", "_", "ﬀ", "İ", "e\u0301", "\u200b"])
+@pytest.mark.parametrize(
+    "q",
+    ["'", "''", "\\", "a'b", "a\\", ":*", "&", "|", "!", "<->", "a:b", "(", "%", "_", "ﬀ", "İ", "e\u0301", "\u200b"],
+)
 async def test_no_search_text_fails_in_the_service(client: httpx.AsyncClient, q: str) -> None:
     body_of(await client.get(EQUIPMENT, params={"q": q}))
 
@@ -413,7 +416,9 @@ async def test_odd_headers_are_passed_over(client: httpx.AsyncClient, headers: d
     body_of(await client.get(EQUIPMENT, headers=headers))
 
 
-@pytest.mark.parametrize("if_match", ["", "x", '"', '"x', "W/", ",", '"0"', '"99999999999999999999999"', '"-1"', "x" * 60_000])
+@pytest.mark.parametrize(
+    "if_match", ["", "x", '"', '"x', "W/", ",", '"0"', '"99999999999999999999999"', '"-1"', "x" * 60_000]
+)
 async def test_an_if_match_that_names_no_version_doesnt_match(client: httpx.AsyncClient, if_match: str) -> None:
     item = await add_item(client)
     answer = await client.patch(f"{EQUIPMENT}/{item['id']}", json={"name": "B"}, headers={"If-Match": if_match})

@@ -99,7 +99,12 @@ async def test_the_status_of_each(client: httpx.AsyncClient, some: list[str]) ->
 
 @pytest.mark.parametrize(
     ("status", "expected"),
-    [("open", {"open", "overdue"}), ("overdue", {"overdue"}), ("returned", {"returned"}), (None, {"open", "overdue", "returned"})],
+    [
+        ("open", {"open", "overdue"}),
+        ("overdue", {"overdue"}),
+        ("returned", {"returned"}),
+        (None, {"open", "overdue", "returned"}),
+    ],
 )
 async def test_filter_by_status(
     client: httpx.AsyncClient, some: list[str], status: str | None, expected: set[str]

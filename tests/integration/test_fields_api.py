@@ -155,7 +155,11 @@ async def test_control_asking_item_by_item_grows_with_the_rows(
 async def test_few_fields_are_few_bytes(client: httpx.AsyncClient, people: People, owner: Person) -> None:
     await people.own_items(owner, AUDITED_ITEMS, checkouts=AUDITED_CHECKOUTS)
     sizes = [
-        len((await client.get(EQUIPMENT, params={"fields": "asset_tag,name,status", "limit": 200, "page": page})).content)
+        len(
+            (
+                await client.get(EQUIPMENT, params={"fields": "asset_tag,name,status", "limit": 200, "page": page})
+            ).content
+        )
         for page in (1, 2)
     ]
     assert sum(sizes) < 32 * 1_024

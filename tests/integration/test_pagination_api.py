@@ -10,7 +10,17 @@ from fastapi import FastAPI
 
 from app.platform.http.pagination import CursorSigner
 from tests.support.api import People, Person, in_process
-from tests.support.calls import CHECKOUTS, EQUIPMENT, add_item, body_of, check_out, item_body, listed, pages, wrong_places
+from tests.support.calls import (
+    CHECKOUTS,
+    EQUIPMENT,
+    add_item,
+    body_of,
+    check_out,
+    item_body,
+    listed,
+    pages,
+    wrong_places,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -257,7 +267,9 @@ async def test_a_cursor_of_another_list_is_refused(client: httpx.AsyncClient, cu
     assert await refused(client, cursor, CHECKOUTS)
 
 
-async def test_a_cursor_of_one_item_is_refused_for_another(client: httpx.AsyncClient, people: People, owner: Person) -> None:
+async def test_a_cursor_of_one_item_is_refused_for_another(
+    client: httpx.AsyncClient, people: People, owner: Person
+) -> None:
     first, second = await people.own_items(owner, 2, checkouts=3)
     answer = await client.get(f"{EQUIPMENT}/{first}/checkouts", params={"limit": 1})
     cursor = body_of(answer)["next_cursor"]

@@ -120,11 +120,14 @@ async def plan_of_page(plans: Plans, repository: Any, listing: Listing, query: A
 
 
 async def faults_of_pages(plans: Plans, repository: Any, listing: Listing, query: Any) -> dict[str, list[str]]:
-    """What is wrong with the first page, a deep one, and one by number, by sort key."""
+    """What is wrong with the first page, a deep one, and one by number, by sort key; with filters, by two of those."""
+    sorts = [f"{sign}{name}" for name in listing.sorts for sign in ("", "-")]
+    if any(query.filters().values()):
+        sorts = [sorts[0], sorts[-1]]
     counting = query.model_copy(update={"total": "exact", "limit": 1})
     rows = (await repository.page(counting, ("id",), window_of(listing, counting, repository))).total
     faults: dict[str, list[str]] = {}
-    for sort in (f"{sign}{name}" for name in listing.sorts for sign in ("", "-")):
+    for sort in sorts:
         sorted_query = query.model_copy(update={"sort": sort})
         deep = await cursor_at(repository, listing, sorted_query, int(rows * DEPTH))
         for changes in ({}, {"cursor": deep}, {"page": 3}):
@@ -155,7 +158,9 @@ async def rows_of(repository: Any, listing: Listing, query: Any, fields: tuple[s
 
 
 async def test_relations(plans: Plans, organization: UUID) -> None:
-    items = await rows_of(EquipmentRepository(plans.session, organization), EQUIPMENT, EquipmentQuery(limit=200), ("id",))
+    items = await rows_of(
+        EquipmentRepository(plans.session, organization), EQUIPMENT, EquipmentQuery(limit=200), ("id",)
+    )
     ids = [item["id"] for item in items]
     repository = CheckoutRepository(plans.session, organization)
     [newest] = await plans.of(lambda: repository.newest_of(ids, ("id", "status"), 50))
@@ -183,7 +188,8 @@ async def test_an_estimate_counts_no_row(plans: Plans, organization: UUID, filte
     repository = EquipmentRepository(plans.session, organization)
     query = EquipmentQuery(**filters, total="estimate", limit=1)
     window = window_of(EQUIPMENT, query, repository)
-    assert len(await plans.of(lambda: repository.page(query, ("id",), window), runs=1)) == 1
+    _, *counts = await plans.of(lambda: repository.page(query, ("id",), window), runs=1)
+    assert sum(count.buffers for count in counts) == 0
     exact = await repository.page(query.model_copy(update={"total": "exact"}), ("id",), window)
     estimate = await repository.page(query, ("id",), window)
     assert exact.total / 2 < estimate.total < exact.total * 2
@@ -215,6 +221,6 @@ async def test_control_a_filter_without_an_index_is_noticed(plans: Plans, big: U
 
 
 async def test_control_a_sort_without_an_index_is_noticed(plans: Plans, big: UUID) -> None:
-    statement = select(Equipment.id, Equipment.description).order_by(Equipment.description)
+    statement = select(Equipment.id, Equipment.description).order_by(Equipment.description).offset(ROWS["big"])
     [plan] = await plans.of(lambda: plans.session.execute(statement))
     assert "Sort on disk" in plan.faults

@@ -135,7 +135,7 @@ async def test_control_the_driver_alone_calls_it_a_success(services: DataService
 
 
 async def test_commit_is_bounded(services: DataServices) -> None:
-    async with open_database(services, commit_timeout_seconds=0.3) as database:
+    async with open_database(services, commit_timeout_seconds=1.5) as database:
         await create_registers(database, "a")
         with no_standby(services), pytest.raises(CommitOutcomeUnknown, match="too long"):
             await write_version(database, "a", 6)

@@ -41,7 +41,8 @@ class Seen:
 
 @pytest.fixture
 async def database(services: DataServices) -> AsyncIterator[Database]:
-    async with open_database(services) as opened:
+    patient = {"consistency_wait_seconds": 0.5, "probe_timeout_seconds": 1.0}  # the load takes the servers' cores
+    async with open_database(services, **patient) as opened:
         await create_registers(opened, *CALLERS)
         yield opened
 

@@ -28,7 +28,8 @@ from tests.support.stack import DataServices, data_services
 LOAD = 20
 SLOW_COUNT = "SELECT count(*) FROM registers, pg_sleep(1)"
 LOCK = "ALTER TABLE registers ADD COLUMN IF NOT EXISTS extra int"
-BOUND_SECONDS = 2.0  # on two cores that the servers share with the load
+FROZEN_SECONDS = 5.0
+BOUND_SECONDS = 4.0  # 0.7 and a reconnection where the load leaves the cores free
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,11 @@ async def timed_read(database: Database) -> tuple[str | None, float]:
     return context.served_by, time.perf_counter() - started
 
 
+async def until_it_serves(server: str, results: list[Any]) -> None:
+    before = len(results)
+    await until(lambda: server in [served_by for served_by, _ in results[before:]])
+
+
 def assert_unharmed(results: list[Any]) -> None:
     failed = [result for result in results if isinstance(result, BaseException)]
     assert not failed, (len(failed), len(results), failed[0])
@@ -64,13 +70,11 @@ async def test_a_frozen_replica_costs_no_read(services: DataServices, database: 
     async with repeated(lambda: timed_read(database), LOAD) as results:
         await asyncio.sleep(0.3)
         frozen.freeze()
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(FROZEN_SECONDS)
         assert database.replicas[0].state is State.DOWN
         frozen.thaw()
-        await until(lambda: database.replicas[0].eligible)
-        await asyncio.sleep(0.3)
+        await until_it_serves("replica:replica-1", results)
     assert_unharmed(results)
-    assert {served_by for served_by, _ in results[-200:]} == {"replica:replica-1", "replica:replica-2"}
 
 
 async def test_a_killed_replica_costs_no_read(services: DataServices, database: Database) -> None:
@@ -81,10 +85,8 @@ async def test_a_killed_replica_costs_no_read(services: DataServices, database: 
         await asyncio.sleep(0.5)
         assert database.replicas[1].state is State.DOWN
         await asyncio.to_thread(killed.start)
-        await until(lambda: database.replicas[1].eligible)
-        await asyncio.sleep(0.3)
+        await until_it_serves("replica:replica-2", results)
     assert_unharmed(results)
-    assert {served_by for served_by, _ in results[-200:]} == {"replica:replica-1", "replica:replica-2"}
 
 
 async def test_the_primary_takes_over_when_all_are_gone(services: DataServices, database: Database) -> None:

@@ -49,7 +49,9 @@ async def test_a_cached_answer_costs_none(client: httpx.AsyncClient) -> None:
     assert statements == []
 
 
-@pytest.mark.parametrize("path", ["{equipment}?unknown=1", "{equipment}?fields=nope", "{equipment}?cursor=x", "{api}/x"])
+@pytest.mark.parametrize(
+    "path", ["{equipment}?unknown=1", "{equipment}?fields=nope", "{equipment}?cursor=x", "{api}/x"]
+)
 async def test_a_request_that_is_refused_costs_none(client: httpx.AsyncClient, path: str) -> None:
     with recorded_sql() as statements:
         answer = await client.get(path.format(equipment=EQUIPMENT, api=API))

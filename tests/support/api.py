@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,11 +27,12 @@ from app.platform.security.tokens import TokenIssuer
 from app.platform.telemetry.context import request_context
 from app.resources import signing_keys
 from app.settings import Settings
+from tests.support.redis_server import eventually
 from tests.support.stack import DataServices, wait_until
 
 PROJECT = Path(__file__).parents[2]
 API = "/api/v1"
-CAUGHT_UP_SECONDS = 10.0
+REPLAYED = "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn"
 
 
 def in_database(dsns: str, name: str) -> str:
@@ -84,9 +86,8 @@ async def caught_up(services: DataServices) -> None:
     async with connected(services.primary_dsn) as primary:
         position = await primary.fetchval("SELECT pg_current_wal_insert_lsn()::text")
     for dsn in services.replica_dsns:
-        async with connected(dsn) as replica, asyncio.timeout(CAUGHT_UP_SECONDS):
-            while not await replica.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", position):
-                await asyncio.sleep(0.01)
+        async with connected(dsn) as replica:
+            await eventually(partial(replica.fetchval, REPLAYED, position))
 
 
 @dataclass(frozen=True, slots=True)

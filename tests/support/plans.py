@@ -40,7 +40,7 @@ class Plan:
     @property
     def buffers(self) -> int:
         """Pages that were looked at, wherever they were."""
-        return int(self.root["Shared Hit Blocks"] + self.root["Shared Read Blocks"])
+        return int(self.root.get("Shared Hit Blocks", 0) + self.root.get("Shared Read Blocks", 0))
 
     @property
     def faults(self) -> list[str]:

@@ -69,7 +69,7 @@ def claim(owner: KeyOwner, key: str) -> Select[Any]:
 
 def found(rows: Result[Any]) -> KeptAnswer | None:
     row = rows.one_or_none()
-    return None if row is None else KeptAnswer(*row)
+    return None if row is None else KeptAnswer._make(row)
 
 
 async def keep(session: WriteSession, owner: KeyOwner, key: str, answer: KeptAnswer) -> None:

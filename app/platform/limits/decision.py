@@ -40,23 +40,32 @@ class Decision:
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Every policy, and what remains of it: `t` tells when its quota is whole again."""
-        rule = self.rule
-        policies = [f'"{p}";q={n.amount};w={n.window_seconds}' for p, n in zip(rule.policies, rule.limits, strict=True)]
-        states = zip(rule.policies, self._remaining, self.charge.owed_us, strict=True)
-        state = [f'"{policy}";r={remaining};t={_seconds(owed)}' for policy, remaining, owed in states]
-        found = [(b"ratelimit-policy", ", ".join(policies).encode()), (b"ratelimit", ", ".join(state).encode())]
+        found = [(b"ratelimit-policy", self.rule.policy_header), (b"ratelimit", rate_limit(self.rule, self.charge))]
         if not self.allowed:
             found.append((b"retry-after", str(self.retry_after_seconds).encode()))
         return found
 
     @cached_property
     def _remaining(self) -> list[int]:
-        pairs = zip(self.rule.limits, self.charge.owed_us, strict=True)
-        return [max(0, (limit.tolerance_us - owed) // limit.interval_us) for limit, owed in pairs]
+        return list(_pairs(self.rule, self.charge)[::2])
 
     @cached_property
     def _tightest(self) -> int:
         return min(range(len(self._remaining)), key=self._remaining.__getitem__)
+
+
+def rate_limit(rule: LimitRule, charge: Charge) -> bytes:
+    """The value of the RateLimit header."""
+    return rule.state_template % _pairs(rule, charge)
+
+
+def _pairs(rule: LimitRule, charge: Charge) -> tuple[int, ...]:
+    """What remains of each limit, and the seconds until it is whole again."""
+    found: list[int] = []
+    for limit, owed in zip(rule.limits, charge.owed_us, strict=True):
+        remaining = max(0, (limit.tolerance_us - owed) // limit.interval_us)
+        found += (remaining + charge.held, -(-owed // MICROSECONDS))
+    return tuple(found)
 
 
 def _seconds(microseconds: int) -> int:

@@ -20,31 +20,38 @@ MAX_LOCAL_BUCKETS = 10_000
 
 
 class Charge(NamedTuple):
-    """`wait_us`: until the request would pass, 0 if it has. `owed_us`: until each limit's bucket is full again."""
+    """`wait_us`: until the request would pass, 0 if it has. `owed_us`: until each limit's bucket is full again.
+    `held`: permits that were charged in advance and are left.
+    """
 
     wait_us: int
     owed_us: tuple[int, ...]
+    held: int = 0
 
 
-# KEYS: one per limit, in one slot. ARGV: interval and tolerance of each. Returns the wait, then what is owed to each.
+# KEYS: one per limit, in one slot. ARGV: permits wanted, microseconds of their lease, then each limit's interval and
+# tolerance. Returns the permits granted (1 at least, unless there is a wait), the wait, then what is owed to each limit.
+# Leased permits are charged as if they came at the lease's end.
 # A TAT is never believed to be further ahead than the tolerance: after a clock that ran ahead, nobody is locked out.
 CHARGE = Script("""
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local stored = redis.call('MGET', unpack(KEYS))
-local wait, tats = 0, {}
+local granted, lease, wait, tats = tonumber(ARGV[1]), tonumber(ARGV[2]), 0, {}
 for i = 1, #KEYS do
-  local interval, tolerance = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
+  local interval, tolerance = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
   tats[i] = math.min(math.max(tonumber(stored[i] or now), now), now + tolerance)
   wait = math.max(wait, tats[i] + interval - tolerance - now)
+  granted = math.min(granted, math.floor((now + tolerance - math.max(tats[i], now + lease)) / interval))
 end
-local reply = {wait}
+if wait > 0 then granted = 0 end
+local reply = {granted, wait}
 for i, key in ipairs(KEYS) do
-  if wait == 0 then
-    tats[i] = tats[i] + tonumber(ARGV[2 * i - 1])
+  if granted > 0 then
+    tats[i] = math.max(tats[i], now + lease) + granted * tonumber(ARGV[2 * i + 1])
     redis.call('SET', key, string.format('%.0f', tats[i]), 'PX', math.ceil((tats[i] - now) / 1000))
   end
-  reply[i + 1] = tats[i] - now
+  reply[i + 2] = tats[i] - now
 end
 return reply
 """)

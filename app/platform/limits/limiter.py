@@ -1,5 +1,9 @@
-"""Asks Redis, and goes on without it."""
+"""Asks Redis, as seldom as it can, and goes on without it."""
 
+import asyncio
+import time
+from collections import OrderedDict
+from contextlib import suppress
 from functools import lru_cache, partial
 
 from prometheus_client import Counter
@@ -7,14 +11,17 @@ from redis.exceptions import RedisError
 
 from app.platform.limits.decision import Decision
 from app.platform.limits.gcra import CHARGE, Charge, LocalBuckets
-from app.platform.limits.rules import LimitRule
+from app.platform.limits.leases import Account
+from app.platform.limits.rules import MICROSECONDS, LimitRule
 from app.platform.redis import RedisClient
 
 DECISIONS = Counter("rate_limit_decisions_total", "Requests, by what the limiter said", ["rule", "source", "outcome"])
+MAX_ACCOUNTS = 10_000
 
 
 class RateLimiter:
-    """One limit for the whole fleet, kept in Redis, on its clock.
+    """One limit for the whole fleet, kept in Redis, on its clock; of the limits that busy callers have, this process
+    holds a lease.
 
     While Redis is away each process holds `local_share` of every limit by itself, so the fleet lets through at most
     `local_share` * processes of it. `scale` multiplies all amounts.
@@ -24,6 +31,8 @@ class RateLimiter:
         self.enabled = enabled
         self._redis = redis
         self._buckets = LocalBuckets()
+        self._accounts: OrderedDict[tuple[str, LimitRule], Account] = OrderedDict()
+        self._renewals: set[asyncio.Task[None]] = set()
         self._shared_rule = lru_cache(maxsize=1_024)(partial(LimitRule.scaled, factor=scale))
         self._local_rule = lru_cache(maxsize=1_024)(partial(LimitRule.scaled, factor=scale * local_share))
 
@@ -34,16 +43,79 @@ class RateLimiter:
         """
         if not self.enabled:
             return Decision(rule, Charge(0, (0,) * len(rule.limits)))
-        try:
-            decision, source = await self._ask_redis(identity, self._shared_rule(rule)), "redis"
-        except RedisError:
-            local = self._local_rule(rule)
-            decision, source = Decision(local, self._buckets.charge(f"{identity}:{rule.name}", local)), "local"
-        DECISIONS.labels(rule.short_name, source, "allowed" if decision.allowed else "limited").inc()
+        return await self.charge(self.account(identity, rule))
+
+    def account(self, identity: str, rule: LimitRule) -> Account:
+        """To be kept by who charges the same identity again. Those not seen for longest are forgotten."""
+        key = (identity, rule)
+        account = self._accounts.get(key)
+        if account is None:
+            account = self._accounts[key] = Account(identity, rule, self._shared_rule(rule))
+            if len(self._accounts) > MAX_ACCOUNTS:
+                self._accounts.popitem(last=False)
+        else:
+            self._accounts.move_to_end(key)
+        return account
+
+    def take(self, account: Account, now: float) -> bool:
+        """Charge a request, at `time.monotonic()`, to the permits that are held. False: there are none."""
+        if not account.take(now):
+            return False
+        if account.is_low:
+            renewal = asyncio.create_task(self._renew(account))
+            self._renewals.add(renewal)
+            renewal.add_done_callback(self._renewals.discard)
+        return True
+
+    async def charge(self, account: Account) -> Decision:
+        """Charge a request to what is held, or else to Redis. Raises nothing."""
+        now = time.monotonic()
+        if self.take(account, now):
+            decision, source = Decision(account.rule, account.charge), "lease"
+        elif wait := account.refused_us(now):
+            decision, source = Decision(account.rule, Charge(wait, account.owed_us)), "lease"
+        else:
+            decision, source = await self._ask(account)
+        DECISIONS.labels(account.rule.short_name, source, "allowed" if decision.allowed else "limited").inc()
         return decision
 
-    async def _ask_redis(self, identity: str, rule: LimitRule) -> Decision:
-        keys = [f"limit:{{{identity}}}:{rule.name}:{limit.window_seconds}" for limit in rule.limits]
-        costs = [us for limit in rule.limits for us in (limit.interval_us, limit.tolerance_us)]
-        wait, *owed = await self._redis.run(CHARGE, keys, costs)
-        return Decision(rule, Charge(wait, tuple(owed)))
+    async def _ask(self, account: Account) -> tuple[Decision, str]:
+        try:
+            if account.lease_seconds and not account.asking:
+                wait = await self._lease(account, at_once=1)
+            else:
+                _, wait = await self._ask_redis(account, 1, 0.0)
+        except RedisError:
+            local = self._local_rule(account.declared)
+            return Decision(local, self._buckets.charge(f"{account.identity}:{local.name}", local)), "local"
+        return Decision(account.rule, account.charge._replace(wait_us=wait)), "redis"
+
+    async def _renew(self, account: Account) -> None:
+        with suppress(RedisError):
+            await self._lease(account, at_once=0)
+
+    async def _lease(self, account: Account, at_once: int) -> int:
+        """Ask for as many permits as the account should hold; the wait if there are none. Raises RedisError.
+
+        `at_once`: how many of them are used as soon as they are there: one alone that is needs no lease.
+        """
+        asked_at = time.monotonic()
+        wanted = account.wanted(asked_at)
+        account.asking = True
+        try:
+            granted, wait = await self._ask_redis(account, wanted, account.lease_seconds if wanted > at_once else 0.0)
+        finally:
+            account.asking = False
+        if granted > at_once:
+            account.grant(granted - at_once, asked_at)
+        return wait
+
+    async def _ask_redis(self, account: Account, permits: int, lease_seconds: float) -> tuple[int, int]:
+        """How many are granted, and the wait if none is."""
+        asked_at = time.monotonic()
+        arguments = [permits, int(lease_seconds * MICROSECONDS), *account.costs]
+        granted, wait, *owed = await self._redis.run(CHARGE, account.keys, arguments)
+        account.owed_us = tuple(owed)
+        if wait:
+            account.refuse(wait, asked_at)
+        return granted, wait

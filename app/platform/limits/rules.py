@@ -60,6 +60,9 @@ class LimitRule:
         if len({limit.window_seconds for limit in self.limits}) < len(self.limits):
             raise ValueError(f"{self.name}: two limits over the same window")
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # which remembers its own
+
     @cached_property
     def short_name(self) -> str:
         return self.name.rpartition(".")[2]
@@ -70,6 +73,17 @@ class LimitRule:
         if len(self.limits) == 1:
             return (self.short_name,)
         return tuple(f"{self.short_name}-{limit.window_seconds}s" for limit in self.limits)
+
+    @cached_property
+    def policy_header(self) -> bytes:
+        """The value of RateLimit-Policy."""
+        pairs = zip(self.policies, self.limits, strict=True)
+        return ", ".join(f'"{policy}";q={limit.amount};w={limit.window_seconds}' for policy, limit in pairs).encode()
+
+    @cached_property
+    def state_template(self) -> bytes:
+        """The value of RateLimit, with `%d` for what remains and when it is whole again, of each limit in turn."""
+        return ", ".join(f'"{policy}";r=%d;t=%d' for policy in self.policies).encode()
 
     def scaled(self, factor: float) -> "LimitRule":
         return replace(self, limits=tuple(limit.scaled(factor) for limit in self.limits))

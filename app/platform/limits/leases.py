@@ -1,0 +1,113 @@
+"""Leases: permits of the shared limit that a process charges in advance, so that a busy caller's requests don't each
+take a trip to Redis.
+
+A lease is charged as if its requests came at its end, and its permits are void from then on (those that are left are
+lost to the caller, and never to the limit). So each request is charged at the time of its admission or later, but never
+beyond the tolerance of that moment, and GCRA's bound holds as it is: in any time t at most burst + rate * t pass.
+
+The price is that a caller whose bucket is full loses what it holds beyond the burst minus the lease's time: 4% at most.
+A limit so small that a lease would seldom hold more than one permit (login, registration) is never leased.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from app.platform.limits.gcra import Charge
+from app.platform.limits.rules import MICROSECONDS, LimitRule
+
+WINDOWS_PER_LEASE = 1 / 25  # of the shortest window: how long a lease lasts
+MAX_LEASE_SECONDS = 0.1
+# Of what the caller is expected to ask for in a lease's time: so a lease is used up early, and little is lost.
+EXPECTED_SHARE = 0.25
+BURST_SHARE = 0.05  # the most of the burst that one lease takes
+# A refusal stands for the wait that it told, without asking again, but not longer than this: a limit may be lifted.
+MAX_REFUSED_SECONDS = 1.0
+
+
+def lease_seconds(rule: LimitRule) -> float:
+    """0 where every request is charged by itself."""
+    seconds = min(MAX_LEASE_SECONDS, min(limit.window_seconds for limit in rule.limits) * WINDOWS_PER_LEASE)
+    permits = min(limit.amount / limit.window_seconds for limit in rule.limits) * seconds * EXPECTED_SHARE
+    return seconds if permits >= 1 else 0.0
+
+
+class Lease(NamedTuple):
+    permits: int
+    ends_at: float
+
+
+NOTHING = Lease(0, 0.0)
+
+
+class Account:
+    """What one process holds of one caller's limit, and knows of it. Times are the monotonic clock's, in seconds."""
+
+    __slots__ = (
+        "_asked", "_ends_at", "_low", "_most", "_next", "_permits", "_refused_until", "_since", "_size",
+        "asking", "costs", "declared", "identity", "keys", "lease_seconds", "owed_us", "rule",
+    )  # fmt: skip
+
+    def __init__(self, identity: str, declared: LimitRule, rule: LimitRule) -> None:
+        self.identity = identity
+        self.declared = declared
+        self.rule = rule  # with the amounts that hold for all processes together
+        self.keys: Sequence[str] = [f"limit:{{{identity}}}:{rule.name}:{limit.window_seconds}" for limit in rule.limits]
+        self.costs = [us for limit in rule.limits for us in (limit.interval_us, limit.tolerance_us)]
+        self.lease_seconds = lease_seconds(rule)
+        self.owed_us = (0,) * len(rule.limits)
+        self.asking = False  # one at a time asks for a lease; who comes meanwhile is charged by itself
+        self._most = max(1, int(min(limit.amount for limit in rule.limits) * BURST_SHARE))
+        self._size = 1
+        self._asked = 0
+        self._since = 0.0
+        self._refused_until = 0.0
+        self._next = NOTHING
+        self._begin(NOTHING)
+
+    @property
+    def charge(self) -> Charge:
+        """What the last lease left, with the permits that are still held."""
+        return Charge(0, self.owed_us, self._permits + self._next.permits)
+
+    def take(self, now: float) -> bool:
+        """One of the permits held."""
+        self._asked += 1
+        if now >= self._ends_at or not self._permits:
+            self._begin(self._next)
+            self._next = NOTHING
+            if now >= self._ends_at or not self._permits:
+                self._permits = 0
+                return False
+        self._permits -= 1
+        return True
+
+    @property
+    def is_low(self) -> bool:
+        """Whether it is time for the next lease, so that nobody has to wait for it."""
+        return self._permits < self._low and not self._next.permits and not self.asking
+
+    def refused_us(self, now: float) -> int:
+        """What is left of the last refusal's wait; 0 if there is none."""
+        return max(0, int((self._refused_until - now) * MICROSECONDS))
+
+    def wanted(self, now: float) -> int:
+        """How many permits the next lease should have, by how often the caller asked since the last one."""
+        expected = self._asked * self.lease_seconds * EXPECTED_SHARE / max(now - self._since, 1e-6)
+        self._size = max(1, min(int(expected), 2 * self._size, self._most))
+        self._asked, self._since = 0, now
+        return self._size
+
+    def grant(self, permits: int, asked_at: float) -> None:
+        """A lease that was asked for at that time: Redis charged it then or later."""
+        lease = Lease(permits, asked_at + self.lease_seconds)
+        if self._permits:
+            self._next = lease
+        else:
+            self._begin(lease)
+
+    def refuse(self, wait_us: int, asked_at: float) -> None:
+        self._refused_until = asked_at + min(wait_us / MICROSECONDS, MAX_REFUSED_SECONDS)
+
+    def _begin(self, lease: Lease) -> None:
+        self._permits, self._ends_at = lease
+        self._low = lease.permits // 2

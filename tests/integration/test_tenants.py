@@ -1,0 +1,110 @@
+"""Every operation of the OpenAPI document with the ids of another organization: as if there were no such thing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from app.main import create_app
+from app.settings import Settings
+from tests.support.api import API, Person, recorded_sql
+from tests.support.calls import CHECKOUTS, DUE, EQUIPMENT, add_item, body_of, check_out, item_body, listed, problem_of
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+Operation = tuple[str, str]
+BODIES: dict[Operation, dict[str, Any]] = {
+    ("patch", f"{EQUIPMENT}/{{equipment_id}}"): {"name": "Mine now"},
+    ("post", f"{EQUIPMENT}/{{equipment_id}}/checkouts"): {"due_at": DUE},
+    ("post", f"{CHECKOUTS}/{{checkout_id}}/return"): {},
+}
+
+
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    document = create_app(Settings(_env_file=None)).openapi()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if "operationId" in operation:
+                yield method, path, operation
+
+
+WITH_IDS = [(method, path) for method, path, _ in operations() if "{" in path]
+LISTS = [path for method, path, _ in operations() if method == "get" and "{" not in path]
+
+
+async def test_there_are_operations_to_try() -> None:
+    assert len(WITH_IDS) >= 7
+    assert {EQUIPMENT, CHECKOUTS} <= set(LISTS)
+
+
+@pytest.mark.parametrize(("method", "path"), WITH_IDS)
+async def test_what_is_anothers_is_not_found(
+    client: httpx.AsyncClient, stranger: httpx.AsyncClient, method: str, path: str
+) -> None:
+    taken, free = await check_out(client, (await add_item(client))["id"]), await add_item(client)
+    before = await state(client)
+    for equipment_id in (taken["equipment_id"], free["id"]):
+        url = path.format(equipment_id=equipment_id, checkout_id=taken["id"])
+        answer = await stranger.request(method, url, json=BODIES.get((method, path)), headers={"If-Match": "*"})
+        problem_of(answer, 404, "not-found")
+    assert await state(client) == before
+    # Nothing was wrong but the organization: its own member is not told that there is no such thing.
+    own = await client.request(method, url, json=BODIES.get((method, path)), headers={"If-Match": "*"})
+    assert own.status_code < 400
+
+
+async def state(client: httpx.AsyncClient) -> list[Any]:
+    return [await listed(client, path) for path in (EQUIPMENT, CHECKOUTS)]
+
+
+@pytest.mark.parametrize("path", LISTS)
+async def test_lists_show_nothing_of_another(
+    client: httpx.AsyncClient, stranger: httpx.AsyncClient, owner: Person, path: str
+) -> None:
+    item = await add_item(client, name="Secret name")
+    checkout = await check_out(client, item["id"])
+    answer = await stranger.get(path)
+    assert answer.status_code == 200
+    for secret in (item["id"], checkout["id"], str(owner.organization_id), str(owner.user_id), "Secret name"):
+        assert secret not in answer.text
+
+
+async def test_filters_by_anothers_ids_find_nothing(
+    client: httpx.AsyncClient, stranger: httpx.AsyncClient, owner: Person
+) -> None:
+    item = await add_item(client)
+    await check_out(client, item["id"])
+    for params in ({"user_id": str(owner.user_id)}, {"equipment_id": item["id"]}, {"status": "open"}):
+        page = body_of(await stranger.get(CHECKOUTS, params={**params, "total": "exact"}))
+        assert (page["items"], page["total"]) == ([], 0)
+    figures = body_of(await stranger.get(f"{API}/analytics/equipment"))
+    assert figures["items"] == figures["open_checkouts"] == 0
+
+
+async def test_an_organization_named_in_the_request_changes_nothing(
+    client: httpx.AsyncClient, stranger: httpx.AsyncClient, owner: Person
+) -> None:
+    organization = str(owner.organization_id)
+    answer = await stranger.post(EQUIPMENT, json=item_body(organization_id=organization))
+    assert answer.status_code == 422
+    assert (await stranger.get(EQUIPMENT, params={"organization_id": organization})).status_code == 422
+
+
+async def test_a_batch_reaches_no_further(client: httpx.AsyncClient, stranger: httpx.AsyncClient) -> None:
+    item = await add_item(client)
+    request = {"id": "a", "method": "GET", "url": f"{EQUIPMENT}/{item['id']}"}
+    answer = body_of(await stranger.post(f"{API}/batch", json={"requests": [request]}))
+    assert answer["responses"][0]["status"] == 404
+
+
+async def test_every_statement_names_the_organization(client: httpx.AsyncClient) -> None:
+    checkout = await check_out(client, (await add_item(client))["id"])
+    with recorded_sql() as statements:
+        for method, path in WITH_IDS:
+            url = path.format(equipment_id=checkout["equipment_id"], checkout_id=checkout["id"])
+            await client.request(method, url, json=BODIES.get((method, path)), headers={"If-Match": "*"})
+        for path in (EQUIPMENT, CHECKOUTS, f"{API}/analytics/equipment"):
+            await client.get(path)
+    assert len(statements) > 10
+    assert [each for each in statements if "organization_id" not in each] == []
