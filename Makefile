@@ -47,6 +47,7 @@ lint: install ## Style and import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m migrations.lint
 
 fmt: install ## Put the code into the common form
 	@$(BIN)/ruff check --fix .

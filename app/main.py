@@ -18,6 +18,7 @@ from app.platform.http.batch import batch_router
 from app.platform.http.bounds import RequestBoundsMiddleware
 from app.platform.http.explanations import problems_router
 from app.platform.http.gateway import Gateway
+from app.platform.http.hosts import AllowedHostsMiddleware
 from app.platform.http.openapi import customize_openapi
 from app.platform.http.problems import DeadlineExceeded, install_problem_handlers, send_problem
 from app.platform.http.routes import RouteTable
@@ -29,7 +30,7 @@ from app.platform.security.headers import CrossSiteWriteMiddleware, SecurityHead
 from app.platform.telemetry.errors import report_errors
 from app.platform.telemetry.logs import AccessLog, configure_logging
 from app.platform.telemetry.metrics import RequestMetrics
-from app.platform.telemetry.middleware import RequestContextMiddleware
+from app.platform.telemetry.middleware import QUIET_PATHS, RequestContextMiddleware
 from app.platform.telemetry.multiprocess import forget_dead_workers
 from app.problems import TRANSLATIONS
 from app.resources import Resources, open_resources
@@ -132,6 +133,7 @@ def middleware(settings: Settings, drain: Drain) -> list[Middleware]:
             metrics=RequestMetrics() if settings.metrics_enabled else None,
         ),
         Middleware(DrainMiddleware, drain=drain),
+        Middleware(AllowedHostsMiddleware, allowed=settings.allowed_hosts, unchecked_paths=QUIET_PATHS),
         Middleware(RequestBoundsMiddleware, max_body_bytes=settings.max_body_bytes),
         Middleware(DeadlineMiddleware, default_seconds=settings.request_timeout_seconds, expired=deadline_exceeded),
         Middleware(CrossSiteWriteMiddleware, trusted_origins=settings.cors_origins),

@@ -190,7 +190,7 @@ async def test_every_revision_with_old_and_new_code_running(dsn: str, people: Pe
         allowed = PROMISED_SECONDS + await calm(dsn, load)
         for revision in (script.revision for script in lint.revisions()[1:]):
             outputs[revision] = await apply(dsn, revision)
-            worst[revision] = load.take_worst()
+            worst[revision] = load.take_worst(); import datetime; print("DBG", datetime.datetime.now(), revision, round(worst[revision],3), len(load.errors), outputs[revision].count("trying again"), flush=True)
             if revision == NEW_CODE_FROM:
                 await new.enter_async_context(new_code(people, load))
             if revision == OLD_CODE_UNTIL:

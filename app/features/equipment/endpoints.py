@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -48,11 +48,11 @@ async def list_equipment(
 
 
 @router.post("", status_code=201, response_model=EquipmentOut, responses=problem_responses(service.AssetTagTaken))
-async def create_equipment(body: EquipmentIn, caller: Writer, session: WriteSession, response: Response) -> Any:
+async def create_equipment(request: Request, body: EquipmentIn, caller: Writer, session: WriteSession) -> Response:
     """Add an item."""
     item = await service.create(session, caller, body)
-    response.headers["Location"] = f"/api/v1/equipment/{item['id']}"
-    return item
+    location = {"Location": f"/api/v1/equipment/{item['id']}"}
+    return json_response(request, ITEM, item, version=item["version"], status=201, headers=location)
 
 
 @router.get("/{equipment_id}", response_model=EquipmentOut, responses=problem_responses(NotFound))

@@ -72,6 +72,7 @@ def json_response(
     adapter: TypeAdapter[Any],
     value: Any,
     *,
+    status: int = 200,
     version: int | None = None,
     headers: Mapping[str, str] | None = None,
     cache_control: str = PRIVATE,
@@ -82,8 +83,8 @@ def json_response(
     """
     body = adapter.dump_json(value)
     etag = etag_of(body) if version is None else version_etag(version, body)
-    response = Response(body, media_type="application/json", headers={"ETag": etag, "Cache-Control": cache_control})
-    response.headers.update(headers or {})
+    told = {"ETag": etag, "Cache-Control": cache_control, **(headers or {})}
+    response = Response(body, status, told, media_type="application/json")
     if request.method in SAFE_METHODS and if_none_match(request.headers.get("if-none-match"), etag):
         return not_modified(response)
     return response

@@ -30,7 +30,7 @@ class Charge(NamedTuple):
 
 
 # KEYS: one per limit, in one slot. ARGV: permits wanted, microseconds of their lease, then each limit's interval and
-# tolerance. Returns the permits granted (1 at least, unless there is a wait), the wait, then what is owed to each limit.
+# tolerance. Returns the permits granted (none only if there is a wait), the wait, then what is owed to each limit.
 # Leased permits are charged as if they came at the lease's end.
 # A TAT is never believed to be further ahead than the tolerance: after a clock that ran ahead, nobody is locked out.
 CHARGE = Script("""

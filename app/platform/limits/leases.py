@@ -61,8 +61,10 @@ class Account:
         self._asked = 0
         self._since = 0.0
         self._refused_until = 0.0
+        self._permits = 0
+        self._ends_at = 0.0
+        self._low = 0  # permits at which the next lease is asked for
         self._next = NOTHING
-        self._begin(NOTHING)
 
     @property
     def charge(self) -> Charge:

@@ -83,6 +83,7 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[WriteSession]:
         """One transaction: committed when the block ends, rolled back when it raises."""
+        current().served_by = self.primary.writer.served_by
         session = WriteSession(
             self.primary.writer, on_commit=self._committed, commit_seconds=self._options.commit_timeout_seconds
         )

@@ -132,7 +132,7 @@ class _Response:
             return
         body = orjson.dumps(
             {
-                "type": "/problems/internal-error",
+                "type": "/problems/internal-server-error",
                 "title": "Internal error",
                 "status": 500,
                 "detail": "It was logged under the request id.",
