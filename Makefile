@@ -8,7 +8,7 @@ DEV_PORT ?= 8200
 ROWS ?= 1000000
 FAULTS ?= full
 
-.PHONY: help install up down status restart logs dev test faults bench lint fmt typecheck migrate migration seed psql redis-cli clean
+.PHONY: help install up down status restart failover logs dev test faults bench lint fmt typecheck migrate migration seed psql redis-cli clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ help: ## List the verbs
 install: ## Install what is missing, nothing else
 	@PYTHON=$(PYTHON) deploy/local/install.sh
 
-up: install ## Start everything; harmless when it is up
+up: install ## Start everything; harmless when it is up (POOLER=pgbouncer puts one in front of Postgres)
 	@$(LOCAL) up
 
 down: ## Stop everything
@@ -28,14 +28,17 @@ status: ## What runs (FORMAT=json for tools)
 restart: ## Restart one program without losing a request (NAME=api-1), or all instances in turn
 	@$(LOCAL) restart $(or $(NAME),$(INSTANCE))
 
+failover: ## Make the best replica the primary (NAME=replica-1 for that one, if it lacks nothing)
+	@$(LOCAL) failover $(NAME)
+
 logs: ## Follow the logs (NAME=api-1 for one)
 	@$(LOCAL) logs $(NAME)
 
 dev: up ## One reloading process against the same stack (DEV_PORT=8200)
 	@$(LOCAL) run fastapi dev app/main.py --port $(DEV_PORT)
 
-test: install ## All tests but those that break things (ARGS= for pytest)
-	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+test: install ## All tests but those that break things (ARGS= for pytest, POOLER=pgbouncer to go through one)
+	@$(BIN)/pytest -n 2 --no-loadscope-reorder tests/system tests/integration tests/unit $(ARGS)
 
 faults: install ## Tests that kill, freeze and delay (FAULTS=short for the short form)
 	@FAULTS=$(FAULTS) $(BIN)/pytest tests/faults $(ARGS)

@@ -187,7 +187,8 @@ async def add_people(connection: Any, plan: Plan) -> UUID:
 
 async def main(plan: Plan, settings: Settings) -> None:
     url = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql")
-    connection = await asyncpg.connect(url.render_as_string(hide_password=False), timeout=10)
+    dsn = url.render_as_string(hide_password=False)
+    connection = await asyncpg.connect(dsn, timeout=10, target_session_attrs="primary")
     try:
         await seed(connection, plan)
     finally:

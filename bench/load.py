@@ -91,7 +91,7 @@ def _command(subject: Subject, seconds: int, cores: str) -> list[str]:
     wrk = shutil.which("wrk")
     if wrk is None:
         raise BenchError("wrk is not installed (on Debian and Ubuntu: apt-get install wrk)")
-    command = [wrk, "--threads", "1", "--connections", str(subject.connections), "--duration", f"{seconds}s"]
+    command = [wrk, "--threads=1", f"--connections={subject.connections}", f"--duration={seconds}s", "--timeout=10s"]
     for name, value in subject.headers.items():
         command += ["--header", f"{name}: {value}"]
     command += ["--script", str(SCRIPT), f"{subject.server.url}{subject.path}"]

@@ -1,8 +1,10 @@
 """Servers that many tests share: started once per session, and per worker of pytest-xdist."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.native import NativeStack, native_stack
 from tests.support.stack import DataServices, data_services
@@ -22,8 +24,14 @@ def stack() -> Iterator[NativeStack]:
         yield started
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` a file stays on one worker, and all that use the whole stack share one."""
-    for item in items:
-        group = "system" if "system" in item.path.parts else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+class ByFile(LoadScopeScheduling):
+    """A file stays on one worker, and so do all files that use the whole stack, since two of those are too many."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "system" if "system/" in file else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)

@@ -6,9 +6,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from deploy.local import failover as roles
 from deploy.local import folder as state_folder
 from deploy.local import stack as lifecycle
-from deploy.local.options import ROOT, Options, StackError, app_settings, remembered
+from deploy.local.options import ROOT, Options, StackError, remembered, remembered_settings
 from deploy.local.postgres import PostgresError
 from deploy.local.programs import Stack, command_environment, stack
 from deploy.local.status import Status, status_of
@@ -50,6 +51,16 @@ def restart(arguments: argparse.Namespace) -> None:
         lifecycle.wait_for(program, supervisor)
 
 
+def failover(arguments: argparse.Namespace) -> None:
+    """The instances follow by themselves: they write again before the old primary is back."""
+    _, before, supervisor = _running()
+    cluster = roles.promote_best(before, supervisor, arguments.name)
+    print(f"{cluster.primary.label} is the primary")
+    _, after, _ = _running()
+    roles.bring_back(before.cluster.primary, after, supervisor)
+    print(f"{before.cluster.primary.label} is a replica")
+
+
 def logs(arguments: argparse.Namespace) -> None:
     _, _, supervisor = _running()
     names = [f"{arguments.name}.log"] if arguments.name else sorted(path.name for path in supervisor.logs.glob("*.log"))
@@ -66,10 +77,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def psql(arguments: argparse.Namespace) -> None:
-    databases = {database["name"]: database["dsn"] for database in _status().as_json()["databases"]}
-    if arguments.name not in databases:
-        raise StackError(f"no {arguments.name}; there are {', '.join(databases)}")
-    os.execvp("psql", ["psql", databases[arguments.name]])
+    _, wanted, _ = _running()
+    databases = {server.label: server for server in wanted.cluster.servers}
+    name = arguments.name or wanted.cluster.primary.label
+    if name not in databases:
+        raise StackError(f"no {name}; there are {', '.join(databases)}")
+    os.execvp("psql", ["psql", databases[name].dsn])
 
 
 def redis_cli(arguments: argparse.Namespace) -> None:
@@ -82,7 +95,7 @@ def _running() -> tuple[Options, Stack, Supervisor]:
     options = remembered(home)
     if options is None or not supervisor.is_running():
         raise StackError("not up: `make up` starts it")
-    return options, stack(options, home, app_settings(os.environ)), supervisor
+    return options, stack(options, home, remembered_settings(home)), supervisor
 
 
 def _status() -> Status:
@@ -104,7 +117,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     verb("status", status).add_argument("--format", choices=["table", "json"], default="table")
     verb("restart", restart).add_argument("name", nargs="?")
     verb("logs", logs).add_argument("name", nargs="?")
-    verb("psql", psql).add_argument("name", nargs="?", default="primary")
+    verb("failover", failover).add_argument("name", nargs="?")
+    verb("psql", psql).add_argument("name", nargs="?")
     verb("redis-cli", redis_cli)
     verb("run", run).add_argument("command", nargs=argparse.REMAINDER)
     return parser.parse_args(arguments)

@@ -10,6 +10,7 @@ missing_packages() {
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null || echo postgresql
     command -v redis-server >/dev/null || echo redis-server
     command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || echo nginx
+    [ "${POOLER:-}" != pgbouncer ] || command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || echo pgbouncer
     [ -x .venv/bin/python ] || "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 

@@ -11,6 +11,8 @@ from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 REMEMBERED = "stack.json"
+SETTINGS = "settings.json"
+POOLERS = ("", "pgbouncer")
 # Set for each process by the stack itself.
 OWN_SETTINGS = {
     *("instance_name", "api_instances", "web_concurrency", "metrics_peers"),
@@ -32,17 +34,22 @@ class Options:
     api_base_port: int = 8100  # instance n listens on this + n
     postgres_base_port: int = 5440  # the primary; replica n listens on this + n
     redis_port: int = 6390
+    pgbouncer_port: int = 6450  # where there is one
     api_instances: int = 2
     postgres_replicas: int = 2
     web_concurrency: int = min(2, os.cpu_count() or 1)  # workers per instance
+    pooler: str = ""  # pgbouncer: the instances reach Postgres through one
 
     def changed_by(self, environment: Mapping[str, str]) -> Self:
         names = [field.name for field in fields(self)]
         given = {name: environment[name.upper()] for name in names if environment.get(name.upper())}
         try:
-            return replace(self, **{name: int(value) for name, value in given.items()})
+            changed = replace(self, **{name: type(getattr(self, name))(value) for name, value in given.items()})
         except ValueError as error:
             raise StackError(f"not a number, among {', '.join(map(str.upper, given))}: {error}") from error
+        if changed.pooler not in POOLERS:
+            raise StackError(f"POOLER is pgbouncer or nothing, not {changed.pooler}")
+        return changed
 
     def postgres_ports(self) -> list[int]:
         return [self.postgres_base_port + number for number in range(self.postgres_replicas + 1)]
@@ -56,6 +63,8 @@ class Options:
         yield "HTTPS_PORT", self.https_port
         yield "OPS_PORT", self.ops_port
         yield "REDIS_PORT", self.redis_port
+        if self.pooler:
+            yield "PGBOUNCER_PORT", self.pgbouncer_port
         yield from (("API_BASE_PORT", port) for port in self.api_ports())
         yield from (("POSTGRES_BASE_PORT", port) for port in self.postgres_ports())
 
@@ -76,3 +85,16 @@ def app_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """Settings of the service that the caller's environment has: they reach every instance."""
     names = [name.upper() for name in Settings.model_fields if name not in OWN_SETTINGS]
     return {name: environment[name] for name in names if name in environment}
+
+
+def remember_settings(settings: Mapping[str, str], folder: Path) -> None:
+    """They may hold secrets."""
+    path = folder / SETTINGS
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def remembered_settings(folder: Path) -> dict[str, str]:
+    """What the instances that run were started with."""
+    settings: dict[str, str] = json.loads((folder / SETTINGS).read_text())
+    return settings

@@ -14,6 +14,7 @@ HOST = "127.0.0.1"
 PASSWORD = "headroom-development"
 ENVIRONMENT = {"PGPASSWORD": PASSWORD}  # of every command: where `ps` does not show it
 CONFIGURATION = Path(__file__).parents[1] / "postgres"
+QUERY_SECONDS = 90.0  # a promotion may take 60
 
 
 class PostgresError(RuntimeError):
@@ -22,11 +23,16 @@ class PostgresError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`name` is also that of its replication slot, and its name as a standby."""
+    """`name` is that of the machine, whatever its role is now; also of its replication slot, and its name as a standby."""
 
     name: str
     data: Path
     port: int
+
+    @property
+    def label(self) -> str:
+        """Its name outside of Postgres."""
+        return self.name.replace("_", "-")
 
     @property
     def dsn(self) -> str:
@@ -40,12 +46,16 @@ class Cluster:
 
     @property
     def servers(self) -> tuple[Server, ...]:
-        return (self.primary, *self.replicas)
+        """In an order that doesn't change with their roles."""
+        return tuple(sorted((self.primary, *self.replicas), key=lambda server: server.data))
+
+    def led_by(self, server: Server) -> "Cluster":
+        return Cluster(server, tuple(other for other in self.servers if other != server))
 
 
 def cluster(folder: Path, ports: list[int]) -> Cluster:
-    """The first port is the primary's; each of the others gets a replica."""
-    primary, *replicas = (
+    """The first port is the primary's, each of the others a replica's, until a promotion changes that."""
+    first, *others = (
         Server(
             f"replica_{number}" if number else "primary",
             folder / f"postgres-{number}",
@@ -53,7 +63,18 @@ def cluster(folder: Path, ports: list[int]) -> Cluster:
         )
         for number, port in enumerate(ports)
     )
-    return Cluster(primary, tuple(replicas))
+    return _with_roles(Cluster(first, tuple(others)))
+
+
+def _with_roles(cluster: Cluster) -> Cluster:
+    promoted = promotion_record(cluster)
+    name = promoted.read_text() if promoted.exists() else cluster.primary.name
+    return cluster.led_by(next(server for server in cluster.servers if server.name == name))
+
+
+def promotion_record(cluster: Cluster) -> Path:
+    """Holds the name of the server that was promoted last."""
+    return cluster.primary.data.with_name("promoted")
 
 
 def program(name: str) -> str:
@@ -78,17 +99,22 @@ def create(cluster: Cluster) -> None:
     if missing := [replica for replica in cluster.replicas if not _exists(replica)]:
         with _running(cluster.primary):
             for replica in missing:
-                _build(replica, lambda server: _create_replica(server, cluster.primary))
+                copy(replica, cluster.primary)
 
 
 def command(server: Server, cluster: Cluster, settings: Mapping[str, str] | None = None) -> list[str]:
-    """What runs the server in the foreground. SIGINT is its fast shutdown."""
-    options = _options(server) | dict(settings or {})
-    if server != cluster.primary:
-        options["primary_slot_name"] = server.name
-        options["primary_conninfo"] = (
-            f"host={HOST} port={cluster.primary.port} user=replicator application_name={server.name}"
-        )
+    """What runs the server in the foreground, in either role. SIGINT is its fast shutdown.
+
+    A replica looks for the primary among all servers, so that it follows a promotion by itself.
+    """
+    hosts = ",".join(HOST for _ in cluster.servers)
+    ports = ",".join(str(each.port) for each in cluster.servers)
+    options = _options(server) | {
+        "primary_slot_name": server.name,
+        "primary_conninfo": f"host={hosts} port={ports} target_session_attrs=primary"
+        f" user=replicator application_name={server.name} connect_timeout=2",
+    }
+    options |= settings or {}
     return [
         program("postgres"),
         "-D",
@@ -109,12 +135,24 @@ def is_ready(server: Server) -> bool:
     return subprocess.run(probe, check=False).returncode == 0
 
 
+def query(server: Server, statement: str) -> str:
+    """What psql prints, as superuser. Raises `PostgresError`, also when the server does not answer in time."""
+    connection = {"PGHOST": HOST, "PGPORT": str(server.port), "PGUSER": "postgres", "PGDATABASE": "postgres"}
+    psql = [program("psql"), "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--command", statement]
+    return run(psql, connection, seconds=QUERY_SECONDS).strip()
+
+
 def _options(server: Server) -> dict[str, str]:
     return {
         "port": str(server.port),
         "listen_addresses": HOST,
         "unix_socket_directories": "",
     }
+
+
+def copy(replica: Server, primary: Server) -> None:
+    """Makes it from a running primary that has a slot for it."""
+    _build(replica, lambda server: _create_replica(server, primary))
 
 
 def _exists(server: Server) -> bool:
@@ -139,7 +177,7 @@ def _create_primary(server: Server, replicas: int) -> None:
         "--auth=scram-sha-256",
     ]
     initdb += ["--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums", "--no-sync"]
-    _run(["bash", "-c", 'exec "$@" --pwfile=<(echo "$PGPASSWORD")', "bash", *initdb])
+    run(["bash", "-c", 'exec "$@" --pwfile=<(echo "$PGPASSWORD")', "bash", *initdb])
     for name in ("postgresql.conf", "pg_hba.conf"):
         (server.data / name).write_text((CONFIGURATION / name).read_text())
     with _running(server):
@@ -170,7 +208,7 @@ def _running(server: Server) -> Iterator[None]:
     }
     control = [program("pg_ctl"), "--pgdata", str(server.data), "--wait", "--silent"]
     log = ["--log", str(server.data.parent / "setup.log")]
-    _run(
+    run(
         [
             *control,
             *log,
@@ -182,25 +220,32 @@ def _running(server: Server) -> Iterator[None]:
     try:
         yield
     finally:
-        _run([*control, "--mode=fast", "stop"])
+        run([*control, "--mode=fast", "stop"])
 
 
 def _run_script(name: str, environment: Mapping[str, str]) -> None:
     """Handed over as text: whom the servers run as may be unable to read this folder."""
-    _run(["bash", "-c", (CONFIGURATION / name).read_text(), name], environment)
+    run(["bash", "-c", (CONFIGURATION / name).read_text(), name], environment)
 
 
-def _run(command: list[str], environment: Mapping[str, str] | None = None) -> None:
+def run(command: list[str], environment: Mapping[str, str] | None = None, seconds: float | None = None) -> str:
+    """What the command wrote; it runs as whom the servers run as."""
     path = f"{Path(program('psql')).parent}:{os.environ['PATH']}"
     variables = os.environ | ENVIRONMENT | {"PATH": path} | dict(environment or {})
-    done = subprocess.run(
-        command,
-        env=variables,
-        cwd="/",
-        check=False,
-        capture_output=True,
-        text=True,
-        **service_identity(),
-    )
+    name = Path(command[0]).name
+    try:
+        done = subprocess.run(
+            command,
+            env=variables,
+            cwd="/",
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            **service_identity(),
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PostgresError(f"{name} took longer than {seconds} s") from error
     if done.returncode:
-        raise PostgresError(f"{Path(command[0]).name} failed: {done.stderr or done.stdout}")
+        raise PostgresError(f"{name} failed: {done.stderr or done.stdout}")
+    return done.stdout

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.local import nginx, postgres, redis
+from deploy.local import nginx, pgbouncer, postgres, redis
 from deploy.local.options import ROOT, Options
 from deploy.local.users import service_account
 
@@ -49,9 +49,13 @@ class Stack:
 def stack(options: Options, folder: Path, settings: Mapping[str, str]) -> Stack:
     cluster = postgres.cluster(folder / "postgres", options.postgres_ports())
     environment = {**settings, **service_environment(options, cluster)}
+    poolers = []
+    if options.pooler:
+        environment |= pgbouncer.environment(cluster, options.pgbouncer_port)
+        poolers = [_pgbouncer(options, folder)]
     return Stack(
         cluster,
-        [*(_postgres(server, cluster) for server in cluster.servers), _redis(options, folder)],
+        [*(_postgres(server, cluster) for server in cluster.servers), *poolers, _redis(options, folder)],
         [_api(f"api-{n}", port, options, folder, environment) for n, port in enumerate(options.api_ports(), start=1)],
         _nginx(options, folder),
     )
@@ -60,8 +64,8 @@ def stack(options: Options, folder: Path, settings: Mapping[str, str]) -> Stack:
 def service_environment(options: Options, cluster: postgres.Cluster) -> dict[str, str]:
     """Settings of the service that follow from the stack; see app/settings.py."""
     return {
-        "DATABASE_URL": asyncpg_url(cluster.primary),
-        "DATABASE_REPLICA_URLS": ",".join(map(asyncpg_url, cluster.replicas)),
+        "DATABASE_URL": primary_url(cluster),
+        "DATABASE_REPLICA_URLS": ",".join(f"{asyncpg_url(server)}?name={server.label}" for server in cluster.replicas),
         "REDIS_URL": redis.url(options.redis_port),
         "METRICS_PEERS": ",".join(f"http://{HOST}:{port}" for port in options.api_ports()),
     }
@@ -69,6 +73,13 @@ def service_environment(options: Options, cluster: postgres.Cluster) -> dict[str
 
 def asyncpg_url(server: postgres.Server) -> str:
     return server.dsn.replace("postgresql://", "postgresql+asyncpg://")
+
+
+def primary_url(cluster: postgres.Cluster) -> str:
+    """Names every server, so that the service finds the one that is the primary now."""
+    hosts = ",".join(postgres.HOST for _ in cluster.servers)
+    ports = ",".join(str(server.port) for server in cluster.servers)
+    return f"postgresql+asyncpg://headroom:{postgres.PASSWORD}@/headroom?host={hosts}&port={ports}"
 
 
 def answers(url: str) -> bool:
@@ -82,7 +93,7 @@ def answers(url: str) -> bool:
 def _postgres(server: postgres.Server, cluster: postgres.Cluster) -> Program:
     is_primary = server == cluster.primary
     return Program(
-        name=f"postgres-{server.name.replace('_', '-')}",
+        name=f"postgres-{server.label}",
         role="postgres-primary" if is_primary else "postgres-replica",
         port=server.port,
         command=postgres.command(server, cluster),
@@ -91,6 +102,20 @@ def _postgres(server: postgres.Server, cluster: postgres.Cluster) -> Program:
         environment=postgres.ENVIRONMENT,
         stop_signal=signal.SIGINT,
         stop_seconds=30,
+        user=_service_user(),
+    )
+
+
+def _pgbouncer(options: Options, folder: Path) -> Program:
+    home = folder / "pgbouncer"
+    return Program(
+        name="pgbouncer",
+        role="pgbouncer",
+        port=options.pgbouncer_port,
+        command=pgbouncer.command(home),
+        is_ready=lambda: pgbouncer.is_ready(options.pgbouncer_port),
+        folder=home,
+        stop_signal=signal.SIGINT,
         user=_service_user(),
     )
 
@@ -149,6 +174,6 @@ def _service_user() -> str | None:
 
 
 def command_environment(options: Options, cluster: postgres.Cluster) -> dict[str, str]:
-    """For a command that a person runs against the stack."""
+    """For a command that a person runs against the stack. It goes around a pooler: migrations keep what they set."""
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {**os.environ, **service_environment(options, cluster), "PATH": programs}

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from deploy.local import folder as state_folder
-from deploy.local import nginx, postgres, redis
-from deploy.local.options import ROOT, Options, StackError, app_settings, remember, remembered
+from deploy.local import nginx, pgbouncer, postgres, redis
+from deploy.local.options import ROOT, Options, StackError, app_settings, remember, remember_settings, remembered
 from deploy.local.programs import Program, Stack, command_environment, stack
 from deploy.local.supervisor import Supervisor, command_line, wait_until
 
@@ -39,6 +39,8 @@ def up(environment: Mapping[str, str]) -> Options:
     wanted = stack(options, home, settings)
     nginx.prepare(home / "nginx", options, settings)
     redis.prepare(home / "redis")
+    if options.pooler:
+        pgbouncer.prepare(home / "pgbouncer", options.pgbouncer_port, pgbouncer.entries(wanted.cluster))
     start(wanted, supervisor, options, home)
     return options
 

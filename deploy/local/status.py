@@ -34,7 +34,7 @@ class Status:
             ],
             "databases": [
                 {
-                    "name": server.name.replace("_", "-"),
+                    "name": server.label,
                     "role": "primary" if server == self.stack.cluster.primary else "replica",
                     "dsn": server.dsn,
                 }

