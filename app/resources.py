@@ -50,7 +50,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     redis = redis_client(settings)
     cache = ResponseCache(redis, max_entry_bytes=settings.cache_max_entry_bytes, enabled=settings.cache_enabled)
 
-    consistency = Consistency(redis, ConsistencyTokens(secret))
+    consistency = Consistency(redis, ConsistencyTokens(secret), enabled=settings.consistency_enabled)
 
     async def invalidate(commit: Commit) -> None:
         await cache.invalidate(commit.tags, commit.wal_position)

@@ -17,6 +17,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
 from sqlalchemy import make_url
 from tqdm import tqdm
 
@@ -188,7 +189,7 @@ async def add_people(connection: Any, plan: Plan) -> UUID:
 async def main(plan: Plan, settings: Settings) -> None:
     url = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql")
     dsn = url.render_as_string(hide_password=False)
-    connection = await asyncpg.connect(dsn, timeout=10, target_session_attrs="primary")
+    connection = await asyncpg.connect(dsn, timeout=10, target_session_attrs=SessionAttribute.primary)
     try:
         await seed(connection, plan)
     finally:

@@ -53,11 +53,12 @@ def measure(servers: Servers, options: argparse.Namespace, tell: Tell) -> Iterat
 def main() -> None:
     options = parse()
     described = report.machine()
+    print(report.describe(described))
     tables = []
-    with tqdm(bar_format="{elapsed}  {desc}", leave=False) as line, servers() as started:
+    with tqdm(bar_format="{elapsed}  {desc}", leave=False, disable=None) as line, servers() as started:
         for table in measure(started, options, line.set_description_str):
             tables.append(table)
-            tqdm.write(table.text())
+            tqdm.write(table.text(), file=sys.stdout)
     name = "large.json" if options.large else "standard.json"
     report.save(options.results or RESULTS / name, described, tables)
 

@@ -81,22 +81,24 @@ async def biggest_organization(session: AsyncSession) -> UUID | None:
     return await session.scalar(items.limit(1))
 
 
-async def explain(engine: AsyncEngine, options: argparse.Namespace) -> int:
+async def explain(
+    engine: AsyncEngine, *, analyze: bool = False, brief: bool = False, organization: UUID | None = None
+) -> int:
     """Prints; the number of lists that are read from end to end."""
     async with AsyncSession(engine) as session:
-        organization = options.organization or await biggest_organization(session)
+        organization = organization or await biggest_organization(session)
         if organization is None:
             sys.exit("error: no equipment here; `make seed` makes some")
         examples = await Examples.of(session, organization)
         big = frozenset((await session.scalars(BIG_TABLES, {"rows": BIG_ROWS})).all())
-    explainer, failed = Explainer(engine, big, analyze=options.analyze), 0
+    explainer, failed = Explainer(engine, big, analyze=analyze), 0
     for method, variants in groupby(queries(examples), key=lambda query: query.method):
         print(f"\n{method}")
         for query in variants:
             plan = await explainer.plan(query)
             failed += query.is_list and bool(plan.faults)
-            print(f"  {query.variant or 'always'}: {plan.verdict()}")
-            for line in () if options.brief else await explainer.lines(query):
+            print(f"  {query.variant}: {plan.verdict()}" if query.variant else f"  {plan.verdict()}")
+            for line in () if brief else await explainer.lines(query):
                 print(f"      {line}")
     return failed
 
@@ -104,7 +106,7 @@ async def explain(engine: AsyncEngine, options: argparse.Namespace) -> int:
 async def main(options: argparse.Namespace) -> int:
     engine = create_async_engine(Settings().database_url.get_secret_value())
     try:
-        failed = await explain(engine, options)
+        failed = await explain(engine, **vars(options))
     finally:
         await engine.dispose()
     if failed:

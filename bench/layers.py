@@ -170,7 +170,8 @@ async def _sources(settings: Settings) -> AsyncIterator[Sources]:
     await database.start()
     try:
         async with asyncpg.create_pool(url.replace("+asyncpg", ""), init=_read_json) as pool:
-            yield Sources(pool, engine, database, *await pool.fetchrow(SOME_ITEM, OWNER))
+            [item] = await pool.fetch(SOME_ITEM, OWNER)
+            yield Sources(pool, engine, database, item["organization_id"], item["id"])
     finally:
         await database.aclose()
         await engine.dispose()

@@ -1,26 +1,26 @@
 """Load by wrk, in rounds: each subject in turn, so that what else the machine does meets all of them alike."""
 
 import json
+import secrets
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from uuid import uuid4
 
 from bench.processes import BenchError, pinned
 from bench.servers import Server
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
-WARM_UP_SECONDS = 1
+WARM_UP_SECONDS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A request that is sent again and again; `{n}` in its path and body is another number each time.
+    """A request that is sent again and again; `{n}` in its path and body is a number that it has never been before.
 
-    With a body it is a POST; `{run}` in it is another word in each run.
+    With a body it is a POST.
     """
 
     name: str
@@ -84,7 +84,7 @@ def ratios(loads: Sequence[Load], base: Sequence[Load], of: str = "rate") -> lis
 
 
 def middle(loads: Sequence[Load], of: str) -> float:
-    return median(getattr(load, of) for load in loads)
+    return float(median(getattr(load, of) for load in loads))
 
 
 def _command(subject: Subject, seconds: int, cores: str) -> list[str]:
@@ -95,5 +95,5 @@ def _command(subject: Subject, seconds: int, cores: str) -> list[str]:
     for name, value in subject.headers.items():
         command += ["--header", f"{name}: {value}"]
     command += ["--script", str(SCRIPT), f"{subject.server.url}{subject.path}"]
-    body = [] if subject.body is None else ["--", subject.body.replace("{run}", uuid4().hex)]
-    return pinned([*command, *body], cores)
+    body = [] if subject.body is None else [subject.body]
+    return pinned([*command, "--", str(secrets.randbits(40)), *body], cores)

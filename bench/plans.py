@@ -30,8 +30,8 @@ class Plan:
 
     @property
     def buffers(self) -> int:
-        """Pages that were looked at, wherever they were."""
-        return int(self.root["Shared Hit Blocks"] + self.root["Shared Read Blocks"])
+        """Pages that were looked at, wherever they were; 0 where the plan was not run."""
+        return int(self.root.get("Shared Hit Blocks", 0) + self.root.get("Shared Read Blocks", 0))
 
     @property
     def sorted_rows(self) -> int:

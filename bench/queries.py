@@ -1,7 +1,7 @@
 """Every query of the repositories, by method and variant: for `make explain` and tests/integration/test_plans.py."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -49,21 +49,25 @@ EQUIPMENT_FILTERS: Filters = {
 }
 
 
-def checkout_filters(user_id: UUID, equipment_id: UUID) -> Filters:
-    user, item = {"user_id": str(user_id)}, {"equipment_id": equipment_id}
-    return {
-        "all": {},
-        "open": {"status": "open"},
-        "overdue": {"status": "overdue"},
-        "returned": {"status": "returned"},
-        "user": user,
-        "user, open": {**user, "status": "open"},
-        "user, returned": {**user, "status": "returned"},
-        "item": item,
-        "item, user, returned": {**item, **user, "status": "returned"},
-        "since": {"updated_since": NOW - timedelta(days=500)},
-        "since yesterday": {"updated_since": NOW - timedelta(days=1)},
-    }
+ONE = "one"  # stands for the id of a row that there is
+CHECKOUT_FILTERS: Filters = {
+    "all": {},
+    "open": {"status": "open"},
+    "overdue": {"status": "overdue"},
+    "returned": {"status": "returned"},
+    "user": {"user_id": ONE},
+    "user, open": {"user_id": ONE, "status": "open"},
+    "user, returned": {"user_id": ONE, "status": "returned"},
+    "item": {"equipment_id": ONE},
+    "item, user, returned": {"equipment_id": ONE, "user_id": ONE, "status": "returned"},
+    "since": {"updated_since": NOW - timedelta(days=500)},
+    "since yesterday": {"updated_since": NOW - timedelta(days=1)},
+}
+
+
+def with_ids(values: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The filter, with the ids of this row."""
+    return {name: str(row[name]) if value == ONE else value for name, value in values.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +108,10 @@ class Examples:
 def queries(examples: Examples) -> Iterator[Query]:
     equipment = partial(EquipmentRepository, organization_id=examples.organization_id)
     checkouts = partial(CheckoutRepository, organization_id=examples.organization_id)
-    filters = checkout_filters(examples.checkout["user_id"], examples.checkout["equipment_id"])
-    yield from _pages(equipment, EQUIPMENT, EquipmentQuery, EQUIPMENT_FILTERS, examples.item)
-    yield from _pages(checkouts, CHECKOUTS, CheckoutsQuery, filters, examples.checkout)
+    for query in _pages(equipment, EQUIPMENT, EquipmentQuery, EQUIPMENT_FILTERS, examples.item):
+        yield replace(query, method="EquipmentRepository.page")
+    for query in _pages(checkouts, CHECKOUTS, CheckoutsQuery, CHECKOUT_FILTERS, examples.checkout):
+        yield replace(query, method="CheckoutRepository.page")
     item, checkout, ids = examples.item["id"], examples.checkout["id"], examples.item_ids
     user, email = examples.checkout["user_id"], examples.email
     new_item = {"asset_tag": "a new one", "name": "An item", "category": "camera"}
@@ -127,6 +132,9 @@ def queries(examples: Examples) -> Iterator[Query]:
         "IdentityRepository.user_by_email": lambda session: IdentityRepository(session).user_by_email(email),
         "IdentityRepository.user": lambda session: IdentityRepository(session).user(examples.organization_id, user),
         "IdentityRepository.add_organization": lambda session: IdentityRepository(session).add_organization("New"),
+        "IdentityRepository.add_user": lambda session: IdentityRepository(session).add_user(
+            examples.organization_id, email="new@example.com", full_name="New", role="member", password_hash="-"
+        ),
     }.items():
         yield Query(name, "", run)
 
@@ -143,15 +151,16 @@ def _pages(
     example: Mapping[str, Any],
 ) -> Iterator[Query]:
     """The first page and one from the middle: of each filter in the default order, and of all in each order."""
-    method = f"{repository.func.__name__}.page"  # type: ignore[attr-defined]
     for name, values in filters.items():
         sorts = listing.sorts if name == "all" else [listing.default_sort.removeprefix("-")]
         for sort in (f"{sign}{key}" for key in sorts for sign in ("", "-")):
-            query = query_type(**values, sort=sort)
+            query = query_type(**with_ids(values, example), sort=sort)
             for start in ("first", "deep"):
                 page = partial(_page, repository, listing, query, example if start == "deep" else None)
-                yield Query(method, f"{name}, sort={sort}, {start}", page, is_list=True)
-        yield Query(method, f"{name}, total=exact", partial(_count, repository, query_type(**values)))
+                yield Query("page", f"{name}, sort={sort}, {start}", page, is_list=True)
+        yield Query(
+            "page", f"{name}, total=exact", partial(_count, repository, query_type(**with_ids(values, example)))
+        )
 
 
 async def _page(

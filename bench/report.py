@@ -59,6 +59,13 @@ def machine() -> dict[str, Any]:
     }
 
 
+def describe(machine: dict[str, Any]) -> str:
+    return (
+        f"{machine['cores']} cores of {machine['cpu']}, {machine['memory']}, {machine['system']}, "
+        f"Python {machine['python']}, {machine['postgres']}; load before the run: {machine['load_before']:.1f}"
+    )
+
+
 def save(path: Path, described: dict[str, Any], tables: Sequence[Table]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     found = {"machine": described, "tables": [asdict(table) for table in tables]}

@@ -1,14 +1,16 @@
--- `{n}` in the path and in the body (the argument) stands for another number in each request.
+-- Arguments: a number for this run, and the body of a POST. `{n}` in path and body becomes another number each time.
 -- The result is the last line, as JSON.
 
 local number = 0
+local run = ""
 
 local function numbered(text)
-  return text and text:gsub("{n}", tostring(number))
+  return text and text:gsub("{n}", run .. number)
 end
 
 function init(arguments)
-  local body = arguments[1]
+  run = arguments[1]
+  local body = arguments[2]
   if body then
     wrk.method, wrk.headers["Content-Type"] = "POST", "application/json"
   end

@@ -1,6 +1,7 @@
 """gunicorn: how an instance of the API is served. `gunicorn -c deploy/gunicorn.conf.py app.main:app`
 
-From the environment: BIND, WEB_CONCURRENCY (workers), FORWARDED_ALLOW_IPS (whose X-Forwarded-For is believed).
+From the environment: BIND, WEB_CONCURRENCY (workers), FORWARDED_ALLOW_IPS (whose X-Forwarded-For is
+believed), LOG_LEVEL, LOG_FORMAT, PROMETHEUS_MULTIPROC_DIR.
 """
 
 import os
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gunicorn.sock import BaseSocket
+
+from app.platform.telemetry.logs import configure_logging
 
 wsgi_app = "app.main:app"
 worker_class = "app.platform.resilience.worker.Worker"
@@ -32,6 +35,7 @@ control_socket_disable = True
 
 
 def on_starting(server: Any) -> None:
+    configure_logging(os.environ.get("LOG_LEVEL", "info"), os.environ.get("LOG_FORMAT", "json"))
     if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         start_counting_anew(Path(folder))
     # The master only binds, and its port refuses: the first worker listens, when its application has started. Else

@@ -96,5 +96,6 @@ def remember_settings(settings: Mapping[str, str], folder: Path) -> None:
 
 def remembered_settings(folder: Path) -> dict[str, str]:
     """What the instances that run were started with."""
-    settings: dict[str, str] = json.loads((folder / SETTINGS).read_text())
+    path = folder / SETTINGS
+    settings: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     return settings

@@ -10,6 +10,7 @@ from deploy.local.users import service_folder
 
 HOST = "127.0.0.1"
 SOURCE = Path(__file__).parents[1] / "pgbouncer"
+PROBE_POOL = 5  # counted in pgbouncer.ini
 MAIN = """\
 [databases]
 {databases}
@@ -31,7 +32,7 @@ def entries(cluster: Cluster) -> dict[str, Server]:
 def environment(cluster: Cluster, port: int) -> dict[str, str]:
     """Settings of the service; see app/settings.py."""
     primary, *replicas = (
-        f"postgresql+asyncpg://headroom:{PASSWORD}@{HOST}:{port}/{name}?name={server.label}"
+        f"postgresql+asyncpg://headroom:{PASSWORD}@{HOST}:{port}/{name}?name={server.label}&probe={name}_probe"
         for name, server in entries(cluster).items()
     )
     return {
@@ -42,11 +43,11 @@ def environment(cluster: Cluster, port: int) -> dict[str, str]:
 
 
 def prepare(home: Path, port: int, databases: Mapping[str, Server]) -> None:
-    """Copies and writes the configuration. `*` among the names stands for every database of that server, by its name."""
+    """Writes the configuration. `*` among the names stands for every database of its server."""
     service_folder(home)
     for name in ("pgbouncer.ini", "userlist.txt"):
         shutil.copyfile(SOURCE / name, home / name)
-    lines = "\n".join(_entry(name, server) for name, server in databases.items())
+    lines = "\n".join(_entries(name, server) for name, server in databases.items())
     (home / "main.ini").write_text(MAIN.format(databases=lines, host=HOST, port=port, home=home))
 
 
@@ -63,6 +64,8 @@ def is_ready(port: int) -> bool:
         return False
 
 
-def _entry(name: str, server: Server) -> str:
-    database = "" if name == "*" else " dbname=headroom"
-    return f"{name} = host={HOST} port={server.port}{database}"
+def _entries(name: str, server: Server) -> str:
+    address = f"host={HOST} port={server.port}"
+    if name == "*":
+        return f"* = {address}"
+    return f"{name} = {address} dbname=headroom\n{name}_probe = {address} dbname=headroom pool_size={PROBE_POOL}"

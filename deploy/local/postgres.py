@@ -23,7 +23,7 @@ class PostgresError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`name` is that of the machine, whatever its role is now; also of its replication slot, and its name as a standby."""
+    """`name` stays, whatever its role becomes. Its replication slot is called so, and it as a standby."""
 
     name: str
     data: Path

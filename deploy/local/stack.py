@@ -39,6 +39,7 @@ def up(environment: Mapping[str, str]) -> Options:
     wanted = stack(options, home, settings)
     nginx.prepare(home / "nginx", options, settings)
     redis.prepare(home / "redis")
+    remember_settings(settings, home)
     if options.pooler:
         pgbouncer.prepare(home / "pgbouncer", options.pgbouncer_port, pgbouncer.entries(wanted.cluster))
     start(wanted, supervisor, options, home)

@@ -3,14 +3,16 @@
 One organization has most of the rows, others have few: a plan that is good for one may be bad for the other.
 """
 
+import inspect
+import re
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 import pytest_asyncio
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.features.checkouts.repository import LISTING as CHECKOUTS
 from app.features.checkouts.repository import CheckoutRepository
@@ -19,18 +21,22 @@ from app.features.equipment.models import Equipment
 from app.features.equipment.repository import LISTING as EQUIPMENT
 from app.features.equipment.repository import EquipmentRepository
 from app.features.equipment.schemas import EquipmentQuery
+from app.features.identity.repository import IdentityRepository
 from app.platform.http.cursors import Position
-from app.platform.http.pagination import CursorSigner, Listing, ListParams, Slice, Window
+from app.platform.http.pagination import Listing, Slice
 from app.seed import Plan as SeedPlan
 from app.seed import seed
+from bench.explain import explain
+from bench.plans import Plan
+from bench.queries import CHECKOUT_FILTERS, EQUIPMENT_FILTERS, window_of, with_ids
 from tests.support.api import connected, create_database, in_database
-from tests.support.plans import Plan, Plans, told_plans
-from tests.support.stack import DataServices
+from tests.support.plans import Plans, told_plans
+from tests.support.stack import DataServices, as_asyncpg
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ROWS = {"big": 100_000, "small": 500}
-SIGNER = CursorSigner("secret")
+DEPTH = 0.9
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -66,46 +72,9 @@ async def big(dsn: str) -> UUID:
     return await organization_of(dsn, ROWS["big"])
 
 
-NOW = datetime.now(UTC)
-EQUIPMENT_FILTERS: dict[str, dict[str, Any]] = {
-    "all": {},
-    "category": {"category": "camera"},
-    "status": {"status": "available"},
-    "rare status": {"status": "maintenance"},
-    "location": {"location": "Van 1"},
-    "tag": {"tag": ["4k"]},
-    "tags": {"tag": ["4k", "insured"]},
-    "no such tag": {"tag": ["nope"]},
-    "words": {"q": "aurora camera"},
-    "prefix": {"q": "cam"},
-    "asset tag": {"q": "CAM-0000008"},
-    "no such word": {"q": "nope"},
-    "since": {"updated_since": NOW - timedelta(days=500)},
-    "since yesterday": {"updated_since": NOW - timedelta(days=1)},
-    "status, location": {"status": "available", "location": "Van 1"},
-    "everything": {"status": "available", "location": "Van 1", "category": "camera", "tag": ["4k"], "q": "aurora"},
-}
-CHECKOUT_FILTERS: dict[str, dict[str, Any]] = {
-    "all": {},
-    "open": {"status": "open"},
-    "overdue": {"status": "overdue"},
-    "returned": {"status": "returned"},
-    "user": {"user_id": "one"},
-    "user, open": {"user_id": "one", "status": "open"},
-    "user, returned": {"user_id": "one", "status": "returned"},
-    "item": {"equipment_id": "one"},
-    "item, user, returned": {"equipment_id": "one", "user_id": "one", "status": "returned"},
-}
-DEPTH = 0.9
-
-
-def window_of(listing: Listing, query: ListParams, repository: Any) -> Window:
-    return SIGNER.window(listing, query, scope=repository.organization_id)
-
-
 async def cursor_at(repository: Any, listing: Listing, query: Any, number: int) -> str | None:
     """Of a page that begins after the row of that number; None where there is none."""
-    window = window_of(listing, query, repository)
+    window = window_of(listing, query, repository.organization_id)
     key = (query.sort or listing.default_sort).removeprefix("-")
     edge = window.order.apply(repository.matching(query, (key, "id"))).offset(number).limit(1)
     row = (await repository.session.execute(edge)).one_or_none()
@@ -114,7 +83,7 @@ async def cursor_at(repository: Any, listing: Listing, query: Any, number: int) 
 
 async def plan_of_page(plans: Plans, repository: Any, listing: Listing, query: Any) -> Plan:
     fields = ("id", "updated_at") if listing is EQUIPMENT else ("id", "due_at", "status")
-    window = window_of(listing, query, repository)
+    window = window_of(listing, query, repository.organization_id)
     [plan] = await plans.of(lambda: repository.page(query, fields, window))
     return plan
 
@@ -125,7 +94,7 @@ async def faults_of_pages(plans: Plans, repository: Any, listing: Listing, query
     if any(query.filters().values()):
         sorts = [sorts[0], sorts[-1]]
     counting = query.model_copy(update={"total": "exact", "limit": 1})
-    rows = (await repository.page(counting, ("id",), window_of(listing, counting, repository))).total
+    rows = (await repository.page(counting, ("id",), window_of(listing, counting, repository.organization_id))).total
     faults: dict[str, list[str]] = {}
     for sort in sorts:
         sorted_query = query.model_copy(update={"sort": sort})
@@ -148,12 +117,12 @@ async def test_lists_of_equipment(plans: Plans, organization: UUID, name: str) -
 async def test_lists_of_checkouts(plans: Plans, organization: UUID, name: str) -> None:
     repository = CheckoutRepository(plans.session, organization)
     [one] = await rows_of(repository, CHECKOUTS, CheckoutsQuery(limit=1), ("user_id", "equipment_id"))
-    filters = {key: str(one[key]) if value == "one" else value for key, value in CHECKOUT_FILTERS[name].items()}
-    assert await faults_of_pages(plans, repository, CHECKOUTS, CheckoutsQuery(**filters)) == {}
+    query = CheckoutsQuery(**with_ids(CHECKOUT_FILTERS[name], one))
+    assert await faults_of_pages(plans, repository, CHECKOUTS, query) == {}
 
 
 async def rows_of(repository: Any, listing: Listing, query: Any, fields: tuple[str, ...]) -> list[dict[str, Any]]:
-    page: Slice = await repository.page(query, fields, window_of(listing, query, repository))
+    page: Slice = await repository.page(query, fields, window_of(listing, query, repository.organization_id))
     return page.items
 
 
@@ -187,7 +156,7 @@ async def test_single_rows(plans: Plans, organization: UUID) -> None:
 async def test_an_estimate_counts_no_row(plans: Plans, organization: UUID, filters: dict[str, Any]) -> None:
     repository = EquipmentRepository(plans.session, organization)
     query = EquipmentQuery(**filters, total="estimate", limit=1)
-    window = window_of(EQUIPMENT, query, repository)
+    window = window_of(EQUIPMENT, query, repository.organization_id)
     _, *counts = await plans.of(lambda: repository.page(query, ("id",), window), runs=1)
     assert sum(count.buffers for count in counts) == 0
     exact = await repository.page(query.model_copy(update={"total": "exact"}), ("id",), window)
@@ -224,3 +193,30 @@ async def test_control_a_sort_without_an_index_is_noticed(plans: Plans, big: UUI
     statement = select(Equipment.id, Equipment.description).order_by(Equipment.description).offset(ROWS["big"])
     [plan] = await plans.of(lambda: plans.session.execute(statement))
     assert "Sort on disk" in plan.faults
+
+
+async def explained(dsn: str, **server_settings: str) -> int:
+    engine = create_async_engine(as_asyncpg(dsn), connect_args={"server_settings": server_settings})
+    try:
+        return await explain(engine, brief=True)
+    finally:
+        await engine.dispose()
+
+
+async def test_make_explain_shows_every_query_and_runs_none(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    async with connected(dsn) as connection:
+        rows = "SELECT (SELECT count(*) FROM equipment), (SELECT count(*) FROM checkouts), (SELECT count(*) FROM users)"
+        before = await connection.fetchrow(rows)
+        assert await explained(dsn) == 0
+        assert await connection.fetchrow(rows) == before
+    shown = capsys.readouterr().out
+    for repository in (EquipmentRepository, CheckoutRepository, IdentityRepository):
+        methods = [name for name, method in vars(repository).items() if inspect.iscoroutinefunction(method)]
+        assert {name for name in methods if not name.startswith("_")} <= set(
+            re.findall(rf"^{repository.__name__}\.(\w+)$", shown, re.MULTILINE)
+        )
+
+
+async def test_control_make_explain_fails_without_the_indexes(dsn: str) -> None:
+    kinds = ("indexscan", "indexonlyscan", "bitmapscan")
+    assert await explained(dsn, **{f"enable_{kind}": "off" for kind in kinds}) > 0

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -45,10 +46,11 @@ def answers(port: int) -> bool:
 
 @pytest.fixture(scope="module")
 def pooler(services: DataServices) -> Iterator[str]:
-    """URL up to the database's name: `primary`, `replica_1`, `replica_2`."""
+    """URL up to the database's name: `primary`, `replica_1`, `replica_2`; `primary_probe`, ... have their own pools."""
     databases = "\n".join(
-        f"{server.name} = host=127.0.0.1 port={server.port} dbname=headroom user=headroom password={postgres.PASSWORD}"
+        f"{name} = host=127.0.0.1 port={server.port} dbname=headroom user=headroom password={postgres.PASSWORD}"
         for server in services.cluster.servers
+        for name in (server.name, f"{server.name}_probe")
     )
     [port] = free_ports(1)
     with TemporaryDirectory(prefix="headroom-", dir="/tmp") as name:
@@ -64,14 +66,20 @@ def pooler(services: DataServices) -> Iterator[str]:
             service.stop()
 
 
+def urls(pooler: str, *, probes_apart: bool = True) -> dict[str, Any]:
+    def url(database: str, name: str) -> str:
+        return f"{pooler}/{database}?name={name}" + (f"&probe={database}_probe" if probes_apart else "")
+
+    return {
+        "url": url("primary", "primary"),
+        "replica_urls": (url("replica_1", "one"), url("replica_2", "two")),
+        "statement_cache_size": 0,
+    }
+
+
 @pytest.fixture
 async def database(services: DataServices, pooler: str) -> AsyncIterator[Database]:
-    async with open_database(
-        services,
-        url=f"{pooler}/primary",
-        replica_urls=(f"{pooler}/replica_1?name=one", f"{pooler}/replica_2?name=two"),
-        statement_cache_size=0,
-    ) as opened:
+    async with open_database(services, **urls(pooler)) as opened:
         await create_registers(opened, *(f"caller-{number}" for number in range(20)))
         yield opened
 
@@ -108,3 +116,27 @@ async def test_limits_travel_with_the_transaction(database: Database) -> None:
     with pytest.raises(StatementTimeout):
         async with database.write() as session:
             await session.execute(text("SELECT pg_sleep(3)"))
+
+
+async def disturbed_by_a_full_pooler(database: Database) -> bool:
+    """Whether a replica is ejected, or a read fails, while reads wait for the pooler for longer than a probe may take."""
+
+    async def read() -> None:
+        new_request()
+        async with database.read() as session:
+            await session.execute(text("SELECT pg_sleep(0.4)"))
+
+    reads = [asyncio.create_task(read()) for _ in range(8 * SERVER_CONNECTIONS)]
+    _, waiting = await asyncio.wait(reads, timeout=1.0)
+    assert waiting
+    ejected = not all(replica.eligible for replica in database.replicas)
+    return any(await asyncio.gather(*reads, return_exceptions=True)) or ejected
+
+
+async def test_a_full_pooler_is_not_taken_for_a_server_that_is_down(database: Database) -> None:
+    assert not await disturbed_by_a_full_pooler(database)
+
+
+async def test_control_a_probe_that_queues_behind_the_reads(services: DataServices, pooler: str) -> None:
+    async with open_database(services, **urls(pooler, probes_apart=False)) as database:
+        assert await disturbed_by_a_full_pooler(database)

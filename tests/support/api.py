@@ -117,7 +117,7 @@ class Person:
 class People:
     """Makes them straight in the database: to register takes a password's hashing."""
 
-    services: DataServices
+    services: DataServices | None  # for what has to be on the replicas
     dsn: str
     settings: Settings
 

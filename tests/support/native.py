@@ -18,10 +18,8 @@ ROOT = Path(__file__).parents[2]
 VERB_SECONDS = 180
 # Below those that the kernel gives to outgoing connections.
 FIRST_PORT, LAST_PORT = 20_000, 32_000
-PORTS = {
-    **{"HTTP_PORT": 0, "HTTPS_PORT": 1, "OPS_PORT": 2, "REDIS_PORT": 3, "PGBOUNCER_PORT": 4},
-    **{"API_BASE_PORT": 5, "POSTGRES_BASE_PORT": 10},
-}
+PORTS = {"HTTP_PORT": 0, "HTTPS_PORT": 1, "OPS_PORT": 2, "REDIS_PORT": 3, "API_BASE_PORT": 4, "POSTGRES_BASE_PORT": 10}
+PORTS |= {"PGBOUNCER_PORT": 19}
 BLOCK = 20
 
 

@@ -2,12 +2,13 @@
 or unprepared, would be run by."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
+from bench.plans import Plan
 from tests.support.stack import as_asyncpg, superuser
 
 # From its sixth run on a prepared statement may have a generic plan, made without a look at its parameters.
@@ -23,44 +24,6 @@ TELL_EVERY_PLAN = (
     "SET jit = off",
 )
 BIG = frozenset({"equipment", "checkouts"})
-
-
-class Plan:
-    def __init__(self, explained: dict[str, Any]) -> None:
-        self.statement = explained["Query Text"]
-        self.root = explained["Plan"]
-
-    def nodes(self) -> Iterator[dict[str, Any]]:
-        waiting = [self.root]
-        while waiting:
-            node = waiting.pop()
-            yield node
-            waiting += node.get("Plans", [])
-
-    @property
-    def buffers(self) -> int:
-        """Pages that were looked at, wherever they were."""
-        return int(self.root.get("Shared Hit Blocks", 0) + self.root.get("Shared Read Blocks", 0))
-
-    @property
-    def faults(self) -> list[str]:
-        """What no query may do on a big table."""
-        return [fault for node in self.nodes() if (fault := _fault(node))]
-
-    @property
-    def sorted_rows(self) -> int:
-        """The rows that went into its sorts: of an index in the right order none have to."""
-        return sum(
-            int(child["Actual Rows"]) for node in self.nodes() if "Sort" in node["Node Type"] for child in node["Plans"]
-        )
-
-
-def _fault(node: dict[str, Any]) -> str | None:
-    if node["Node Type"] == "Seq Scan" and node["Relation Name"] in BIG:
-        return f"sequential scan of {node['Relation Name']}"
-    if node.get("Sort Space Type") == "Disk" or node.get("Temp Written Blocks"):
-        return f"{node['Node Type']} on disk"
-    return None
 
 
 class Plans:
@@ -80,7 +43,7 @@ class Plans:
     def _hear(self, _connection: Any, message: Any) -> None:
         _, found, plan = message.message.partition("plan:\n")
         if found:
-            self.seen.append(Plan(json.loads(plan)))
+            self.seen.append(Plan(json.loads(plan)["Plan"], BIG))
 
 
 @asynccontextmanager

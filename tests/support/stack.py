@@ -19,7 +19,7 @@ from pathlib import Path
 from deploy.local import pgbouncer, postgres, redis
 from deploy.local.users import service_identity
 
-# What the application under test is told leads through PgBouncer, in transaction mode; what a test does itself does not.
+# The application under test reaches Postgres through PgBouncer; what a test does itself goes around it.
 POOLED = os.environ.get("POOLER") == "pgbouncer"
 START_SECONDS = 30
 STOP_SECONDS = 15

@@ -9,7 +9,8 @@ from sqlalchemy import make_url
 class DatabaseOptions:
     """`url` may name several hosts (`?host=a:5432&host=b:5432`), of which the primary is found; replicas name one each.
 
-    A replica's URL may say `?name=`; without it they are `replica-1`, `replica-2`, ... in their order.
+    A replica's URL may say `?name=`; without it they are `replica-1`, `replica-2`, ... in their order. Any of them may
+    say `?probe=`, a database at the same address to ask for positions: behind a pooler, one with a pool of its own.
     """
 
     url: str

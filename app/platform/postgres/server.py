@@ -33,7 +33,10 @@ class Server:
         self.name = name
         self.in_use = 0
         self.connector = Connector(options, read_only=read_only, primary=primary)
-        self.engine = _create_engine(make_url(url), options, self.connector, size, overflow, autocommit=read_only)
+        whole_url = make_url(url)
+        server_url = whole_url.difference_update_query(["name", "probe"])
+        self._probe_url = server_url.set(database=cast(str, whole_url.query.get("probe", whole_url.database)))
+        self.engine = _create_engine(server_url, options, self.connector, size, overflow, autocommit=read_only)
         instrument(self.engine, name)
         self._pool.server = name
 
@@ -43,9 +46,8 @@ class Server:
         return "primary"
 
     async def connect(self) -> Connection:
-        """A connection beside the pool, known to the connector as well."""
-        engine = self.engine.sync_engine
-        _, arguments = engine.dialect.create_connect_args(engine.url)
+        """A connection beside the pool, to probe it by; known to the connector as well."""
+        _, arguments = self.engine.sync_engine.dialect.create_connect_args(self._probe_url)
         return await self.connector(**arguments)
 
     def pool_state(self) -> PoolState:
@@ -70,7 +72,7 @@ def _create_engine(
 ) -> AsyncEngine:
     """Reads are in AUTOCOMMIT, which saves their BEGIN and ROLLBACK; behind a pooler they need a transaction."""
     return create_async_engine(
-        url.difference_update_query(["name"]),
+        url,
         poolclass=Pool,
         pool_size=size,
         max_overflow=overflow,
