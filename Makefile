@@ -8,7 +8,7 @@ DEV_PORT ?= 8200
 ROWS ?= 1000000
 FAULTS ?= full
 
-.PHONY: help install up down status restart failover logs dev test faults bench lint fmt typecheck migrate migration seed psql redis-cli clean
+.PHONY: help install up down status restart failover logs dev test faults bench explain lint fmt typecheck migrate migration seed psql redis-cli clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ faults: install ## Tests that kill, freeze and delay (FAULTS=short for the short
 
 bench: install ## Measure (ARGS= for bench)
 	@$(BIN)/python -m bench $(ARGS)
+
+explain: ## The plan of every query on this stack's data (ARGS="--analyze --brief")
+	@$(LOCAL) run python -m bench.explain $(ARGS)
 
 lint: install ## Style and import contracts
 	@$(BIN)/ruff check .

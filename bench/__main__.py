@@ -24,7 +24,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="of each subject, interleaved (default %(default)s)")
     parser.add_argument("--seconds", type=int, default=2, help="of load per round (default %(default)s)")
     parser.add_argument("--large", action="store_true", help=f"page through {LARGE_LIST_ROWS:,} items: takes minutes")
-    parser.add_argument("--results", type=Path, help="where the JSON goes (default bench/results)")
+    parser.add_argument("--results", type=Path, help="where the JSON goes (default: bench/results, of a whole run)")
     return parser.parse_args(arguments)
 
 
@@ -59,8 +59,9 @@ def main() -> None:
         for table in measure(started, options, line.set_description_str):
             tables.append(table)
             tqdm.write(table.text(), file=sys.stdout)
-    name = "large.json" if options.large else "standard.json"
-    report.save(options.results or RESULTS / name, described, tables)
+    if options.results or set(options.only) == set(PARTS):
+        name = "large.json" if options.large else "standard.json"
+        report.save(options.results or RESULTS / name, described, tables)
 
 
 if __name__ == "__main__":

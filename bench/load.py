@@ -50,7 +50,7 @@ def interleaved(
     loads: dict[str, list[Load]] = {subject.name: [] for subject in subjects}
     for subject in subjects:
         tell(f"warming up: {subject.name}")
-        run(subject, WARM_UP_SECONDS, cores)
+        _wrk(subject, WARM_UP_SECONDS, cores)
     for number in range(rounds):
         for subject in subjects:
             tell(f"round {number + 1} of {rounds}: {subject.name}")
@@ -59,15 +59,11 @@ def interleaved(
 
 
 def run(subject: Subject, seconds: int, cores: str) -> Load:
-    """Raises `BenchError` if a single request failed: figures with failures in them compare nothing."""
     before = subject.server.cpu_seconds()
-    done = subprocess.run(_command(subject, seconds, cores), check=False, capture_output=True, text=True)
+    seen = _wrk(subject, seconds, cores)
     cpu = subject.server.cpu_seconds() - before
-    if done.returncode:
-        raise BenchError(f"wrk failed: {done.stderr or done.stdout}")
-    seen = json.loads(done.stdout.splitlines()[-1])
-    if seen["failed"] or seen["refused"] or not seen["requests"]:
-        raise BenchError(f"{subject.name}: {seen['failed']} failed and {seen['refused']} refused of {seen['requests']}")
+    if not seen["requests"]:
+        raise BenchError(f"{subject.name}: no answer in {seconds} s; is the machine busy with something else?")
     return Load(
         requests=seen["requests"],
         rate=seen["requests"] / seen["microseconds"] * 1e6,
@@ -76,6 +72,17 @@ def run(subject: Subject, seconds: int, cores: str) -> Load:
         p99_ms=seen["p99_us"] / 1e3,
         cpu_us=cpu / seen["requests"] * 1e6,
     )
+
+
+def _wrk(subject: Subject, seconds: int, cores: str) -> dict[str, int]:
+    """What wrk.lua tells. Raises `BenchError` if a single request failed: figures with failures compare nothing."""
+    done = subprocess.run(_command(subject, seconds, cores), check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchError(f"wrk failed: {done.stderr or done.stdout}")
+    seen: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    if seen["failed"] or seen["refused"]:
+        raise BenchError(f"{subject.name}: {seen['failed']} failed and {seen['refused']} refused of {seen['requests']}")
+    return seen
 
 
 def ratios(loads: Sequence[Load], base: Sequence[Load], of: str = "rate") -> list[float]:

@@ -83,5 +83,9 @@ def _row(name: str, loads: dict[str, list[Load]]) -> tuple[str, ...]:
         f"{middle(own, 'cpu_us'):.0f}",
         spread(ratios(own, loads[BARE])),
         f"{median(ratios(loads[BARE], own, of='cpu_us')):.2f}",
-        "" if wanted is None else f"{wanted} × {base}: {spread(ratios(own, loads[base]))}",
+        "" if wanted is None else f"{wanted} × {base}: {_compared(own, loads[base])}",
     )
+
+
+def _compared(own: list[Load], base: list[Load]) -> str:
+    return f"{spread(ratios(own, base))}, by CPU {median(ratios(base, own, of='cpu_us')):.2f}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from deploy.local import failover as roles
 from deploy.local import folder as state_folder
+from deploy.local import pgbouncer
 from deploy.local import stack as lifecycle
 from deploy.local.options import ROOT, Options, StackError, remembered, remembered_settings
 from deploy.local.postgres import PostgresError
@@ -53,8 +54,12 @@ def restart(arguments: argparse.Namespace) -> None:
 
 def failover(arguments: argparse.Namespace) -> None:
     """The instances follow by themselves: they write again before the old primary is back."""
-    _, before, supervisor = _running()
+    options, before, supervisor = _running()
     cluster = roles.promote_best(before, supervisor, arguments.name)
+    if options.pooler:
+        home = state_folder.state_path(os.environ).resolve()
+        pgbouncer.prepare(home / "pgbouncer", options.pgbouncer_port, pgbouncer.entries(cluster))
+        supervisor.reload("pgbouncer")
     print(f"{cluster.primary.label} is the primary")
     _, after, _ = _running()
     roles.bring_back(before.cluster.primary, after, supervisor)

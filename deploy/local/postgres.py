@@ -35,6 +35,11 @@ class Server:
         return self.name.replace("_", "-")
 
     @property
+    def replica_name(self) -> str:
+        """Where it is one that reads go to: `primary` would be taken for the role."""
+        return "replica-0" if self.name == "primary" else self.label
+
+    @property
     def dsn(self) -> str:
         return f"postgresql://headroom:{PASSWORD}@{HOST}:{self.port}/headroom"
 

@@ -65,7 +65,7 @@ def service_environment(options: Options, cluster: postgres.Cluster) -> dict[str
     """Settings of the service that follow from the stack; see app/settings.py."""
     return {
         "DATABASE_URL": primary_url(cluster),
-        "DATABASE_REPLICA_URLS": ",".join(f"{asyncpg_url(server)}?name={server.label}" for server in cluster.replicas),
+        "DATABASE_REPLICA_URLS": ",".join(map(replica_url, cluster.replicas)),
         "REDIS_URL": redis.url(options.redis_port),
         "METRICS_PEERS": ",".join(f"http://{HOST}:{port}" for port in options.api_ports()),
     }
@@ -80,6 +80,10 @@ def primary_url(cluster: postgres.Cluster) -> str:
     hosts = ",".join(postgres.HOST for _ in cluster.servers)
     ports = ",".join(str(server.port) for server in cluster.servers)
     return f"postgresql+asyncpg://headroom:{postgres.PASSWORD}@/headroom?host={hosts}&port={ports}"
+
+
+def replica_url(server: postgres.Server) -> str:
+    return f"{asyncpg_url(server)}?name={server.replica_name}"
 
 
 def answers(url: str) -> bool:

@@ -26,6 +26,13 @@ pytestmark = pytest.mark.timeout(1_200)
 
 CALLERS, ROUNDS = (10, 20) if os.environ.get("FAULTS") == "short" else (50, 200)
 DELAY = "300ms"
+SETTINGS = {
+    "RATE_LIMIT_SCALE": "1000",
+    "API_INSTANCES": "2",
+    "WEB_CONCURRENCY": "2",
+    "CACHE_ENABLED": "false",
+    "REDIS_TIMEOUT_MS": "2000",  # a machine that is busy with the load is not a dead Redis, which remembers nobody
+}
 
 
 @dataclass
@@ -63,8 +70,8 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[NativeStack]:
-    with native_stack(RATE_LIMIT_SCALE="1000", API_INSTANCES="2", WEB_CONCURRENCY="2", CACHE_ENABLED="false") as up:
-        yield up
+    with native_stack(**SETTINGS) as started:
+        yield started
 
 
 @asynccontextmanager

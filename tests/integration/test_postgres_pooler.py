@@ -119,7 +119,7 @@ async def test_limits_travel_with_the_transaction(database: Database) -> None:
 
 
 async def disturbed_by_a_full_pooler(database: Database) -> bool:
-    """Whether a replica is ejected, or a read fails, while reads wait for the pooler for longer than a probe may take."""
+    """Whether a replica is ejected, or a read fails, while reads wait for longer than a probe may take."""
 
     async def read() -> None:
         new_request()

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -12,12 +12,12 @@ from uuid import uuid4
 import httpx
 
 from app.settings import Settings
-from tests.support.api import People
+from tests.support.api import People, Person
+from tests.support.calls import EQUIPMENT
 from tests.support.native import NativeStack
 from tests.support.stack import as_asyncpg
 
 READERS, WRITERS = 6, 2
-WARM_UP = 20
 
 
 def primary_dsn(stack: NativeStack) -> str:
@@ -59,15 +59,46 @@ def new_item() -> dict[str, str]:
 
 @dataclass
 class Load:
-    """What the reads were answered, by whom, and after how many seconds."""
+    """How the reads fared: status, who served them, and seconds taken, in the order of their ends."""
 
-    statuses: Counter[int] = field(default_factory=Counter)
-    served_by: Counter[str] = field(default_factory=Counter)
-    seconds: list[float] = field(default_factory=list)
+    answers: list[tuple[int, str, float]] = field(default_factory=list)
 
-    @property
-    def failed(self) -> Counter[int]:
-        return Counter({status: number for status, number in self.statuses.items() if status != 200})
+    def failed(self) -> list[tuple[int, str, float]]:
+        return [answer for answer in self.answers if answer[0] != 200]
 
-    def p99(self) -> float:
-        return sorted(self.seconds)[int(len(self.seconds) * 0.99)]
+    def served_by(self, since: int = 0) -> Counter[str]:
+        return Counter(server for _, server, _ in self.answers[since:])
+
+    def p99(self, since: int = 0) -> float:
+        seconds = sorted(seconds for _, _, seconds in self.answers[since:])
+        return seconds[int(len(seconds) * 0.99)]
+
+
+@asynccontextmanager
+async def mixed_load(stack: NativeStack) -> AsyncIterator[Load]:
+    """Reads that no cache can answer, and writes, until the block ends. Writes may fail, and wait for a replica."""
+    load, people = Load(), people_of(stack)
+    reader, writer = await people.join(), await people.join()
+    async with through_nginx(stack) as client, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(read(client, reader, load)) for _ in range(READERS)]
+        tasks += [group.create_task(write(client, writer)) for _ in range(WRITERS)]
+        try:
+            yield load
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def read(client: httpx.AsyncClient, person: Person, load: Load) -> None:
+    for _ in count():
+        started = time.perf_counter()
+        params: dict[str, str | int] = {"limit": 5, "location": str(uuid4())}
+        answer = await client.get(EQUIPMENT, params=params, headers=person.headers)
+        served_by = answer.headers.get("x-served-by", "nobody")
+        load.answers.append((answer.status_code, served_by, time.perf_counter() - started))
+
+
+async def write(client: httpx.AsyncClient, person: Person) -> None:
+    for _ in count():
+        await client.post(EQUIPMENT, json=new_item(), headers=person.headers)
+        await asyncio.sleep(0.02)

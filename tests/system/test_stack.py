@@ -10,9 +10,10 @@ import httpx
 import pytest
 
 from tests.support.native import NativeStack, native_stack
+from tests.support.stack import POOLED
 
 RECOVERY_SECONDS = 30
-API_ROLES = {"nginx", "api", "postgres-primary", "postgres-replica", "redis"}
+API_ROLES = {"nginx", "api", "postgres-primary", "postgres-replica", "redis"} | ({"pgbouncer"} if POOLED else set())
 
 
 @pytest.fixture(scope="module")
