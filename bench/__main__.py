@@ -1,6 +1,7 @@
 """`python -m bench`: all measurements, as tables on the screen and as JSON in bench/results."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,6 +52,7 @@ def measure(servers: Servers, options: argparse.Namespace, tell: Tell) -> Iterat
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops what was started, as an interrupt does
     options = parse()
     described = report.machine()
     print(report.describe(described))
@@ -69,3 +71,5 @@ if __name__ == "__main__":
         main()
     except BenchError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -46,6 +46,7 @@ class Servers:
         self.cores = cores
         self._folder = folder
         self._stopping = stopping
+        self._baselines: dict[str, Server] = {}
 
     def start_data(self) -> None:
         """Postgres with its replicas, and Redis; the tables are there when it returns."""
@@ -75,14 +76,17 @@ class Servers:
         return self._serve(self._api(name, settings))
 
     def baseline(self, name: str) -> Server:
-        """`bench/baselines/<name>.py`, served as the service is."""
+        """`bench/baselines/<name>.py`, served as the service is; started when it is asked for first."""
+        if name not in self._baselines:
+            self._baselines[name] = self._serve(self._baseline(name))
+        return self._baselines[name]
+
+    def _baseline(self, name: str) -> programs.Program:
         program = self._api(name, {})
-        return self._serve(
-            replace(
-                program,
-                command=[*program.command, f"bench.baselines.{name}:app"],
-                is_ready=lambda: programs.answers(f"http://127.0.0.1:{program.port}/openapi.json"),
-            )
+        return replace(
+            program,
+            command=[*program.command, f"bench.baselines.{name}:app"],
+            is_ready=lambda: programs.answers(f"http://127.0.0.1:{program.port}/openapi.json"),
         )
 
     def _api(self, name: str, settings: dict[str, str]) -> programs.Program:

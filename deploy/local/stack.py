@@ -15,7 +15,7 @@ from deploy.local.options import ROOT, Options, StackError, app_settings, rememb
 from deploy.local.programs import Program, Stack, command_environment, stack
 from deploy.local.supervisor import Supervisor, command_line, wait_until
 
-READY_SECONDS = 45
+READY_SECONDS = 90  # seconds suffice, unless the machine is overloaded
 STOP_SECONDS = 180
 STRAY_SECONDS = 15
 DEMO_ROWS = 274

@@ -11,18 +11,19 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 
 import httpx
 import pytest
 
 from app.features.identity.roles import Role
-from tests.support.api import Person
+from app.main import create_app
+from tests.support.api import Person, in_process, running
 from tests.support.calls import EQUIPMENT
 from tests.support.database import server_setting, until
 from tests.support.histories import Event, History
-from tests.support.mixed_load import new_item, people_of, replica_dsns, through_nginx
+from tests.support.mixed_load import new_item, people_of, replica_dsns, settings_for, through_nginx
 from tests.support.native import NativeStack, native_stack
 from tests.support.stack import process_tree, send
 
@@ -75,24 +76,23 @@ async def act_on(client: httpx.AsyncClient, session: Session, registers: list[st
 
 
 @asynccontextmanager
-async def sessions(stack: NativeStack, history: History) -> AsyncIterator[dict[str, int]]:
+async def sessions(stack: NativeStack, client: httpx.AsyncClient, history: History) -> AsyncIterator[dict[str, int]]:
     """Yields the registers; at the end it holds the version that each has then."""
     people = people_of(stack)
     first = await people.join()
     members = [await people.join(Role.OWNER, first.organization_id) for _ in range(SESSIONS)]
-    async with through_nginx(stack) as client:
-        registers = {}
-        for _ in range(REGISTERS):
-            made = await client.post(EQUIPMENT, json=new_item(), headers=first.headers)
-            registers[made.raise_for_status().json()["id"]] = 1
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(act_on(client, Session(member, f"s{number}", number % 2 == 0), [*registers], history))
-                for number, member in enumerate(members)
-            ]
-            yield registers
-            for task in tasks:
-                task.cancel()
+    registers = {}
+    for _ in range(REGISTERS):
+        made = await client.post(EQUIPMENT, json=new_item(), headers=first.headers)
+        registers[made.raise_for_status().json()["id"]] = 1
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(act_on(client, Session(member, f"s{number}", number % 2 == 0), [*registers], history))
+            for number, member in enumerate(members)
+        ]
+        yield registers
+        for task in tasks:
+            task.cancel()
     people = people_of(stack)
     for register in registers:
         registers[register] = await people.fetch("SELECT version FROM equipment WHERE id = $1", register)
@@ -129,7 +129,7 @@ def roles(stack: NativeStack) -> dict[str, list[str]]:
 
 async def test_sessions_keep_their_guarantees(stack: NativeStack) -> None:
     history = History()
-    async with sessions(stack, history) as registers:
+    async with through_nginx(stack) as client, sessions(stack, client, history) as registers:
         async with server_setting(replica_dsns(stack)[0], "recovery_min_apply_delay", "300ms"):
             await asyncio.sleep(PHASE_SECONDS)
             await freeze_a_replica(stack)
@@ -143,10 +143,11 @@ async def test_sessions_keep_their_guarantees(stack: NativeStack) -> None:
 
 
 async def test_control_without_positions_sessions_read_the_past(stack: NativeStack) -> None:
-    careless = replace(stack, settings={**stack.settings, "CONSISTENCY_ENABLED": "false", "CACHE_ENABLED": "false"})
-    await asyncio.to_thread(careless.must, "up")
-    history = History()
-    async with sessions(stack, history), server_setting(replica_dsns(stack)[0], "recovery_min_apply_delay", "300ms"):
-        await asyncio.sleep(PHASE_SECONDS)
-    assert history.behind_own_writes()
-    assert history.behind_own_reads()
+    history, app = History(), create_app(settings_for(stack, cache_enabled=False, consistency_enabled=False))
+    async with (
+        server_setting(replica_dsns(stack)[0], "recovery_min_apply_delay", "2s"),
+        running(app),
+        in_process(app) as client,
+        sessions(stack, client, history),
+    ):
+        await until(lambda: bool(history.behind_own_writes() and history.behind_own_reads()), 60)
