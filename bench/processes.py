@@ -14,7 +14,7 @@ from typing import Self
 
 from deploy.local.programs import Program
 
-START_SECONDS = 45
+START_SECONDS = 120
 POLL_SECONDS = 0.05
 PORTS = (20_000, 32_000)
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -32,7 +32,7 @@ def entries(cluster: Cluster) -> dict[str, Server]:
 def environment(cluster: Cluster, port: int) -> dict[str, str]:
     """Settings of the service; see app/settings.py."""
     primary, *replicas = (
-        f"postgresql+asyncpg://headroom:{PASSWORD}@{HOST}:{port}/{name}?name={server.label}&probe={name}_probe"
+        f"postgresql+asyncpg://headroom:{PASSWORD}@{HOST}:{port}/{name}?name={server.replica_name}&probe={name}_probe"
         for name, server in entries(cluster).items()
     )
     return {

@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx
 import pytest
@@ -77,10 +76,7 @@ async def test_control_without_token_and_memory_reads_are_stale(
 
 
 def forget_positions(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def nothing(*_: Any) -> int:
-        return 0
-
-    monkeypatch.setattr(type(app.state.resources.consistency), "_remembered", nothing)
+    monkeypatch.setattr(type(app.state.resources.consistency), "ask", lambda *_: None)
 
 
 @pytest.mark.usefixtures("delayed")

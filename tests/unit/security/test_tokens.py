@@ -108,7 +108,8 @@ def other_spelling_of_the_signature() -> str:
     return with_part(2, lambda part: part[:-1] + alphabet[alphabet.index(part[-1]) + 1])
 
 
-NOW = int(time())
+NOW = int(time())  # when the tests were collected; they may run minutes later
+DAY = 86_400
 
 FORGED: dict[str, Callable[[], str]] = {
     "alg none": lambda: unsigned(alg="none"),
@@ -144,8 +145,8 @@ FORGED: dict[str, Callable[[], str]] = {
     "exp beyond numbers": lambda: signed(claims(exp=float("inf"))),
     "exp not a number": lambda: signed(claims(exp=float("nan"))),
     "exp as a list": lambda: signed(claims(exp=[NOW + 60])),
-    "not yet valid": lambda: signed(claims(nbf=NOW + 60)),
-    "issued in the future": lambda: signed(claims(iat=NOW + 60, exp=NOW + 120)),
+    "not yet valid": lambda: signed(claims(nbf=NOW + DAY)),
+    "issued in the future": lambda: signed(claims(iat=NOW + DAY, exp=NOW + 2 * DAY)),
     "user that is no id": lambda: signed(claims(sub="root")),
     "user as a number": lambda: signed(claims(sub=1)),
     "organization as a list": lambda: signed(claims(org=[str(ORGANIZATION)])),
