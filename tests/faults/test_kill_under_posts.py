@@ -28,7 +28,7 @@ KILLS = 10 if os.environ.get("FAULTS") == "short" else 100
 CONTROL_KILLS = 3
 CLIENTS = 16
 WORKERS = 2  # per instance
-BACK_SECONDS = 60.0
+BACK_SECONDS = 180.0
 REPEAT_SECONDS = 0.1
 POLL_SECONDS = 0.2
 
