@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -76,7 +77,10 @@ async def test_control_without_token_and_memory_reads_are_stale(
 
 
 def forget_positions(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(app.state.resources.consistency), "ask", lambda *_: None)
+    async def nothing(*_: Any) -> int:
+        return 0
+
+    monkeypatch.setattr(type(app.state.resources.consistency), "_remembered", nothing)
 
 
 @pytest.mark.usefixtures("delayed")
