@@ -49,6 +49,10 @@ class Posts:
     statuses: dict[str, list[int | str]] = field(default_factory=dict)
 
     @property
+    def under_way(self) -> set[str]:
+        return {tag for tag, statuses in self.statuses.items() if not statuses}
+
+    @property
     def failed(self) -> dict[str, list[int | str]]:
         return {tag: statuses for tag, statuses in self.statuses.items() if statuses != [201]}
 
@@ -104,6 +108,7 @@ async def posts_while_killing(stack: NativeStack, kills: int, *, keyed: bool, re
             group.create_task(post_items(client, posts, enough, f"{uuid4()}-{number}", keyed=keyed, repeat=repeat))
         for number, instance in enumerate(islice(cycle(("api-1", "api-2")), kills)):
             await kill_and_await(stack, instance, whole=number % 3 == 2)
+            await until_answered(posts, posts.under_way)
         enough.set()
     return posts
 
@@ -124,7 +129,8 @@ async def post_items(
         if enough.is_set():
             return
         tag = f"{name}-{number}"
-        statuses = posts.statuses[tag] = [await post_item(client, tag, keyed)]
+        statuses = posts.statuses[tag] = []
+        statuses.append(await post_item(client, tag, keyed))
         while repeat and statuses[-1] != 201:
             await asyncio.sleep(REPEAT_SECONDS)
             statuses.append(await post_item(client, tag, keyed))
@@ -149,6 +155,13 @@ async def kill_and_await(stack: NativeStack, instance: str, *, whole: bool) -> N
     send(signal.SIGKILL, killed)
     async with asyncio.timeout(BACK_SECONDS):
         while starts(stack, instance) < before + (WORKERS if whole else 1):  # noqa: ASYNC110 - the log tells no one
+            await asyncio.sleep(POLL_SECONDS)
+
+
+async def until_answered(posts: Posts, tags: set[str]) -> None:
+    """nginx has two instances to try: whom the one that was away refused can't survive the loss of the other."""
+    async with asyncio.timeout(BACK_SECONDS):
+        while posts.under_way & tags:  # noqa: ASYNC110 - many tasks take part
             await asyncio.sleep(POLL_SECONDS)
 
 

@@ -20,6 +20,7 @@ from tests.support.native import NativeStack, native_stack
 FULL = os.environ.get("FAULTS", "full") == "full"
 RESTARTS = 50 if FULL else 6
 CLIENTS = 16
+PAUSE_SECONDS = 0.01  # of each client, between two requests: this is about restarts, not about overload
 LOGIN = {"email": "demo@example.com", "password": "headroom-demo"}
 INSTANCES = ("api-1", "api-2")
 pytestmark = pytest.mark.timeout(1_200)
@@ -33,7 +34,7 @@ def stack() -> Iterator[NativeStack]:
 
 @asynccontextmanager
 async def mixed_load(stack: NativeStack) -> AsyncIterator[Counter[str]]:
-    """Reads and creates, without pause, until the block ends; counts each outcome."""
+    """Reads and creates until the block ends; counts each outcome."""
     outcomes: Counter[str] = Counter()
     async with httpx.AsyncClient(base_url=f"{stack.http}/api/v1", timeout=30) as client:
         token = (await client.post("/auth/login", json=LOGIN)).json()["access_token"]
@@ -58,6 +59,7 @@ async def read_and_create(client: httpx.AsyncClient, outcomes: Counter[str]) -> 
             outcomes[f"{answer.request.method} {answer.status_code}"] += 1
         except httpx.TransportError as error:
             outcomes[repr(error)] += 1
+        await asyncio.sleep(PAUSE_SECONDS)
 
 
 def failures(outcomes: Counter[str]) -> Counter[str]:
