@@ -7,8 +7,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count, cycle, islice
 from uuid import uuid4
@@ -16,10 +15,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from app.seed import PASSWORD
-from tests.support.api import API, connected
-from tests.support.calls import EQUIPMENT
-from tests.support.native import NativeStack, native_stack
+from tests.support.api import connected
+from tests.support.native import NativeStack, native_stack, signed_in
 from tests.support.stack import process_tree, send, superuser
 
 pytestmark = pytest.mark.timeout(3_600)
@@ -113,14 +110,6 @@ async def posts_while_killing(stack: NativeStack, kills: int, *, keyed: bool, re
     return posts
 
 
-@asynccontextmanager
-async def signed_in(stack: NativeStack) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=stack.http, timeout=40) as client:
-        answer = await client.post(f"{API}/auth/login", json={"email": "demo@example.com", "password": PASSWORD})
-        client.headers["Authorization"] = f"Bearer {answer.raise_for_status().json()['access_token']}"
-        yield client
-
-
 async def post_items(
     client: httpx.AsyncClient, posts: Posts, enough: asyncio.Event, name: str, *, keyed: bool, repeat: bool
 ) -> None:
@@ -141,7 +130,7 @@ async def post_item(client: httpx.AsyncClient, tag: str, keyed: bool) -> int | s
     headers = {"Idempotency-Key": tag} if keyed else {}
     body = {"asset_tag": tag, "name": "A camera", "category": "camera"}
     try:
-        return (await client.post(EQUIPMENT, json=body, headers=headers)).status_code
+        return (await client.post("/equipment", json=body, headers=headers)).status_code
     except httpx.TransportError as error:
         return repr(error)
 

@@ -15,13 +15,12 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.support.native import NativeStack, native_stack
+from tests.support.native import NativeStack, native_stack, signed_in
 
 FULL = os.environ.get("FAULTS", "full") == "full"
 RESTARTS = 50 if FULL else 6
 CLIENTS = 16
 PAUSE_SECONDS = 0.01  # of each client, between two requests: this is about restarts, not about overload
-LOGIN = {"email": "demo@example.com", "password": "headroom-demo"}
 INSTANCES = ("api-1", "api-2")
 pytestmark = pytest.mark.timeout(1_200)
 
@@ -36,16 +35,13 @@ def stack() -> Iterator[NativeStack]:
 async def mixed_load(stack: NativeStack) -> AsyncIterator[Counter[str]]:
     """Reads and creates until the block ends; counts each outcome."""
     outcomes: Counter[str] = Counter()
-    async with httpx.AsyncClient(base_url=f"{stack.http}/api/v1", timeout=30) as client:
-        token = (await client.post("/auth/login", json=LOGIN)).json()["access_token"]
-        client.headers["Authorization"] = f"Bearer {token}"
-        async with asyncio.TaskGroup() as clients:
-            tasks = [clients.create_task(read_and_create(client, outcomes)) for _ in range(CLIENTS)]
-            try:
-                yield outcomes
-            finally:
-                for task in tasks:
-                    task.cancel()
+    async with signed_in(stack, timeout=30) as client, asyncio.TaskGroup() as clients:
+        tasks = [clients.create_task(read_and_create(client, outcomes)) for _ in range(CLIENTS)]
+        try:
+            yield outcomes
+        finally:
+            for task in tasks:
+                task.cancel()
 
 
 async def read_and_create(client: httpx.AsyncClient, outcomes: Counter[str]) -> None:

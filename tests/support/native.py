@@ -1,21 +1,28 @@
 """The native stack for tests: what `make up` starts, on ports and in a folder of its own."""
 
+import asyncio
 import json
 import os
 import random
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from app.seed import PASSWORD
 from tests.support.stack import temporary_folder
 
 ROOT = Path(__file__).parents[2]
+LOGIN = {"email": "demo@example.com", "password": PASSWORD}
 VERB_SECONDS = 180
+RECOVERY_SECONDS = 90
+POLL_SECONDS = 0.2
 # Below those that the kernel gives to outgoing connections.
 FIRST_PORT, LAST_PORT = 20_000, 32_000
 PORTS = {"HTTP_PORT": 0, "HTTPS_PORT": 1, "OPS_PORT": 2, "REDIS_PORT": 3, "API_BASE_PORT": 4, "POSTGRES_BASE_PORT": 10}
@@ -77,6 +84,17 @@ def native_stack(**settings: str) -> Iterator[NativeStack]:
             yield stack
         finally:
             stack.must("clean")
+
+
+@asynccontextmanager
+async def signed_in(stack: NativeStack, timeout: float = 40) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with the demo user's token; waits for a stack that is still recovering from the test before."""
+    async with httpx.AsyncClient(base_url=f"{stack.http}/api/v1", timeout=timeout) as client:
+        async with asyncio.timeout(RECOVERY_SECONDS):
+            while (answer := await client.post("/auth/login", json=LOGIN)).status_code != httpx.codes.OK:  # noqa: ASYNC110 - no one tells
+                await asyncio.sleep(POLL_SECONDS)
+        client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        yield client
 
 
 def free_ports() -> dict[str, str]:
