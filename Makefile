@@ -13,8 +13,8 @@ FAULTS ?= full
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: ## Install what is missing, nothing else
-	@PYTHON=$(PYTHON) deploy/local/install.sh
+install: ## Install what is missing, nothing else (TESTS=1 for what the tests need too)
+	@PYTHON=$(PYTHON) TESTS=$(TESTS) deploy/local/install.sh
 
 up: install ## Start everything; harmless when it is up (POOLER=pgbouncer puts one in front of Postgres)
 	@$(LOCAL) up
@@ -37,6 +37,7 @@ logs: ## Follow the logs (NAME=api-1 for one)
 dev: up ## One reloading process against the same stack (DEV_PORT=8200)
 	@$(LOCAL) run fastapi dev app/main.py --port $(DEV_PORT)
 
+test faults: TESTS = 1
 test: install ## All tests but those that break things (ARGS= for pytest, POOLER=pgbouncer to go through one)
 	@$(BIN)/pytest -n 2 --no-loadscope-reorder tests/system tests/integration tests/unit $(ARGS)
 

@@ -24,7 +24,7 @@ def up(arguments: argparse.Namespace) -> None:
     lifecycle.up(os.environ)
     urls = _status().urls()
     print(f"{urls['http']}      the service, {urls['http']}/docs to try it, {urls['https']} with TLS")
-    print(f"{urls['ops']}      for operators: /health, /metrics, /nginx_status")
+    print(f"{urls['ops']}      for operators: a live picture, /health, /metrics, /nginx_status")
     print(f"demo login: {DEMO_EMAIL}, {DEMO_PASSWORD}")
 
 

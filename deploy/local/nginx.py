@@ -1,5 +1,6 @@
 """nginx with the files of nginx/, filled in as the container's entrypoint fills them in."""
 
+import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,13 +20,14 @@ MOST_CONNECTIONS = 65_535  # that nginx can count
 def prepare(home: Path, options: Options, settings: Mapping[str, str]) -> None:
     """Renders the configuration into `home`, with copies of what nginx' workers may be unable to read in place."""
     variables = _variables(home, options, settings)
-    for folder in ("conf.d", "snippets", "static", "temp"):
+    for folder in ("conf.d", "snippets", "static", "operators", "temp"):
         (home / folder).mkdir(parents=True, exist_ok=True)
     for template in (SOURCE / "templates").glob("*.template"):
         (home / "conf.d" / template.stem).write_text(render(template.read_text(), variables))
     shutil.copy(SOURCE / "nginx.conf", home)
     shutil.copytree(SOURCE / "snippets", home / "snippets", dirs_exist_ok=True)
     shutil.copytree(ROOT / "app" / "static", home / "static", dirs_exist_ok=True)
+    shutil.copytree(SOURCE / "operators", home / "operators", dirs_exist_ok=True)
     certificate.ensure(home / "certificates")
 
 
@@ -55,11 +57,13 @@ def _variables(home: Path, options: Options, settings: Mapping[str, str]) -> dic
         "SERVER_NAMES": "~.",
         "API_SERVERS": " ".join(f"server {address} max_fails=0;" for address in instances.values()),
         "API_INSTANCES": " ".join(f"upstream {name} {{ server {address}; }}" for name, address in instances.items()),
+        "API_NAMES": json.dumps(list(instances)),
         "MAX_BODY_BYTES": settings.get("MAX_BODY_BYTES") or "1048576",
         "REQUESTS_PER_SECOND": str(requests),
         "REQUESTS_BURST": str(2 * requests),
         "CONNECTIONS_PER_ADDRESS": str(min(MOST_CONNECTIONS, max(1, round(CONNECTIONS_PER_ADDRESS * scale)))),
         "STATIC_FOLDER": str(home / "static"),
+        "OPERATORS_FOLDER": str(home / "operators"),
         "CERTIFICATE_FOLDER": str(home / "certificates"),
         "TEMP_FOLDER": str(home / "temp"),
     }

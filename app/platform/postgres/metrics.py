@@ -26,6 +26,9 @@ QUERIES = Counter("postgres_queries_total", "Statements sent", ("server",))
 QUERY_SECONDS = Counter("postgres_query_seconds_total", "Time spent in statements", ("server",))
 POOL_OPEN = Gauge("postgres_pool_connections", "Connections open", ("server",), multiprocess_mode="livesum")
 POOL_IN_USE = Gauge("postgres_pool_connections_in_use", "Connections in use", ("server",), multiprocess_mode="livesum")
+POOL_LIMIT = Gauge(
+    "postgres_pool_connections_limit", "Connections that may be open at most", ("server",), multiprocess_mode="livesum"
+)
 POOL_WAITS = Counter("postgres_pool_waits_total", "Times that a connection was not at hand", ("server",))
 POOL_WAIT_SECONDS = Counter("postgres_pool_wait_seconds_total", "Time spent waiting for a connection", ("server",))
 POOL_TIMEOUTS = Counter("postgres_pool_timeouts_total", "Waits for a connection that ended without one", ("server",))

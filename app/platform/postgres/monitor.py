@@ -113,4 +113,5 @@ class Monitor:
                 pool = server.pool_state()
                 metrics.POOL_OPEN.labels(pool.server).set(pool.open)
                 metrics.POOL_IN_USE.labels(pool.server).set(pool.in_use)
+                metrics.POOL_LIMIT.labels(pool.server).set(pool.limit)
             await asyncio.sleep(REPORT_SECONDS)
