@@ -19,6 +19,7 @@ from app.platform.http.bounds import RequestBoundsMiddleware
 from app.platform.http.explanations import problems_router
 from app.platform.http.gateway import Gateway
 from app.platform.http.hosts import AllowedHostsMiddleware
+from app.platform.http.hotpath import Application, HotPath
 from app.platform.http.openapi import customize_openapi
 from app.platform.http.problems import DeadlineExceeded, install_problem_handlers, send_problem
 from app.platform.http.routes import RouteTable
@@ -55,12 +56,17 @@ def create_app(settings: Settings | None = None, open_resources: OpenResources =
     """The ASGI application. Opens nothing before its lifespan begins; a test passes parts of its own."""
     settings = settings or Settings()
     drain = Drain()
+    access_log = AccessLog(settings.log_format)
+    metrics = RequestMetrics() if settings.metrics_enabled else None
+    hot_path = HotPath(access_log=access_log, metrics=metrics, drain=drain)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         forget_dead_workers()
         async with open_resources(settings) as app.state.resources:
+            hot_path.parts = app.state.resources
             yield
+            hot_path.parts = None
 
     def gateway(inner: ASGIApp) -> Gateway:
         """Kept, since the parts of a batch come in through it again."""
@@ -73,11 +79,12 @@ def create_app(settings: Settings | None = None, open_resources: OpenResources =
         return made
 
     configure_observation(settings)
-    app = FastAPI(
+    app = Application(
+        hot_path=hot_path,
         title="Headroom",
         version=settings.release,
         lifespan=lifespan,
-        middleware=[*middleware(settings, drain), Middleware(gateway)],
+        middleware=[*middleware(settings, drain, access_log, metrics), Middleware(gateway)],
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -121,7 +128,9 @@ def api_router(settings: Settings) -> APIRouter:
     return router
 
 
-def middleware(settings: Settings, drain: Drain) -> list[Middleware]:
+def middleware(
+    settings: Settings, drain: Drain, access_log: AccessLog, metrics: RequestMetrics | None
+) -> list[Middleware]:
     """From the outside in. All pure ASGI: BaseHTTPMiddleware costs a hundred times as much."""
     return [
         Middleware(SecurityHeadersMiddleware, https_only=settings.production),
@@ -129,8 +138,8 @@ def middleware(settings: Settings, drain: Drain) -> list[Middleware]:
             RequestContextMiddleware,
             instance=settings.instance_name,
             expose_internals=settings.internals_exposed,
-            access_log=AccessLog(settings.log_format),
-            metrics=RequestMetrics() if settings.metrics_enabled else None,
+            access_log=access_log,
+            metrics=metrics,
         ),
         Middleware(DrainMiddleware, drain=drain),
         Middleware(AllowedHostsMiddleware, allowed=settings.allowed_hosts, unchecked_paths=QUIET_PATHS),

@@ -48,8 +48,18 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     secret = settings.secret_key.get_secret_value()
     keys = signing_keys(settings)
     redis = redis_client(settings)
-    cache = ResponseCache(redis, max_entry_bytes=settings.cache_max_entry_bytes, enabled=settings.cache_enabled)
-
+    cache = ResponseCache(
+        redis,
+        max_entry_bytes=settings.cache_max_entry_bytes,
+        memory_bytes=settings.cache_memory_bytes,
+        enabled=settings.cache_enabled,
+    )
+    rate_limiter = RateLimiter(
+        redis,
+        scale=settings.rate_limit_scale,
+        local_share=settings.rate_limit_local_share,
+        enabled=settings.rate_limit_enabled,
+    )
     consistency = Consistency(redis, ConsistencyTokens(secret), enabled=settings.consistency_enabled)
 
     async def invalidate(commit: Commit) -> None:
@@ -60,6 +70,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             await consistency.remember(caller_id, commit.wal_position)
 
     database = Database(database_options(settings), on_commit=(invalidate, remember))
+    await cache.start()
     await database.start()
     try:
         await check_connections(database, settings)
@@ -68,12 +79,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             database=database,
             redis=redis,
             cache=cache,
-            rate_limiter=RateLimiter(
-                redis,
-                scale=settings.rate_limit_scale,
-                local_share=settings.rate_limit_local_share,
-                enabled=settings.rate_limit_enabled,
-            ),
+            rate_limiter=rate_limiter,
             consistency=consistency,
             idempotency=Idempotency(secret, enabled=settings.idempotency_enabled),
             cursors=CursorSigner(secret),
@@ -89,6 +95,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         )
     finally:
         await database.aclose()
+        await rate_limiter.aclose()
         await cache.aclose()
         await redis.aclose()
 

@@ -71,6 +71,7 @@ class Settings(BaseSettings):
     # Patterns, each with its switch
     cache_enabled: bool = True
     cache_max_entry_bytes: int = Field(1_048_576, gt=0)
+    cache_memory_bytes: int = Field(67_108_864, ge=0)  # of answers in memory, per process; 0: in Redis alone
     rate_limit_enabled: bool = True
     rate_limit_scale: float = Field(
         1.0, gt=0, le=1_000_000

@@ -15,7 +15,8 @@ import asyncio
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
 
 from hiredis import pack_command
@@ -65,6 +66,11 @@ class Script:
     def __init__(self, source: str) -> None:
         self.source = source
         self.digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+
+class Message(NamedTuple):
+    channel: bytes
+    data: bytes
 
 
 class RedisStats(NamedTuple):
@@ -138,6 +144,31 @@ class RedisClient:
             return await self.execute("EVALSHA", script.digest, len(keys), *keys, *arguments)
         except NoScriptError:
             return await self.execute("EVAL", script.source, len(keys), *keys, *arguments)
+
+    @asynccontextmanager
+    async def subscription(self, *channels: str) -> AsyncIterator[Callable[[float], Awaitable[Message]]]:
+        """Messages of these channels, on a connection of its own; none is missed within the block.
+
+        Gives what waits for the next one, as many seconds as it is told. Raises RedisError, OSError or TimeoutError
+        when there is no connection, or no longer.
+        """
+        connection = self._new_connection()
+
+        async def next_push(seconds: float) -> Any:
+            return await connection.read_response(timeout=seconds, push_request=True)
+
+        async def next_message(seconds: float) -> Message:
+            _, channel, data = await next_push(seconds)
+            return Message(channel, data)
+
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.send_command("SUBSCRIBE", *channels)
+            for _ in channels:
+                await next_push(self._timeout_seconds)
+            yield next_message
+        finally:
+            await connection.disconnect(nowait=True)
 
     async def ping(self) -> float:
         """Seconds to an answer and back."""

@@ -54,13 +54,13 @@ def answer(body: object = "body", status: int = 200, *headers: tuple[bytes, byte
 
 
 async def miss(cache: ResponseCache, key: str = KEY) -> Miss:
-    found = await cache.lookup(key, TAGS)
+    found = await cache.lookup(cache.ask(key, TAGS))
     assert isinstance(found, Miss)
     return found
 
 
 async def body(cache: ResponseCache, key: str = KEY) -> bytes | None:
-    found = await cache.lookup(key, TAGS)
+    found = await cache.lookup(cache.ask(key, TAGS))
     return found.answer.body if isinstance(found, Hit) else None
 
 
@@ -75,7 +75,7 @@ async def is_settled(cache: ResponseCache) -> bool:
 async def test_the_second_time_it_is_there_byte_for_byte(cache: ResponseCache) -> None:
     stored = answer("grüße", 200, (b"etag", b'"1"'))
     await cache.store(await miss(cache), stored, TTL)
-    assert await cache.lookup(KEY, TAGS) == Hit(stored, age_seconds=0)
+    assert await cache.lookup(cache.ask(KEY, TAGS)) == Hit(stored, age_seconds=0)
     assert await body(cache, answer_key(ORGANIZATION, "user:2", "/equipment")) is None
 
 
@@ -90,7 +90,7 @@ async def test_an_entry_ends_with_its_time_and_tells_its_age(
     await cache.store(await miss(cache), answer(), TTL)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 7)
-    found = await cache.lookup(KEY, TAGS)
+    found = await cache.lookup(cache.ask(KEY, TAGS))
     assert isinstance(found, Hit)
     assert found.age_seconds in (6, 7)
 
@@ -204,7 +204,7 @@ async def stale_after_random_writes(
 async def test_random_writes_leave_nothing_stale(cache: ResponseCache) -> None:
     async def read(source: Source, key: int) -> int:
         name, tags = answer_key(ORGANIZATION, str(key)), [tag(ORGANIZATION, f"item-{key}")]
-        found = await cache.lookup(name, tags)
+        found = await cache.lookup(cache.ask(name, tags))
         if isinstance(found, Hit):
             return int(found.answer.body)
         version = await source.read(key)
@@ -290,7 +290,7 @@ async def test_killed_and_back_empty(cache: ResponseCache, client: RedisClient, 
 async def test_switched_off_it_asks_nothing(client: RedisClient) -> None:
     cache = ResponseCache(client, max_entry_bytes=10_000, enabled=False)
     await client.aclose()
-    assert await cache.lookup(KEY, TAGS) == Miss(KEY)
+    assert await cache.lookup(cache.ask(KEY, TAGS)) == Miss(KEY)
 
 
 # Single flight

@@ -232,7 +232,7 @@ async def test_a_cached_answer_is_the_same_byte_for_byte(client: httpx.AsyncClie
     assert (first.headers["x-cache"], second.headers["x-cache"]) == ("miss", "hit")
     assert first.content == second.content
     assert first.headers["etag"] == second.headers["etag"]
-    assert second.headers["x-served-by"] == "cache:redis"
+    assert second.headers["x-served-by"].startswith("cache:")
     assert int(second.headers["age"]) >= 0
     assert "public" not in second.headers["cache-control"]
 

@@ -51,8 +51,13 @@ def api_settings(services: DataServices, database: str, **changes: Any) -> Setti
         "database_replica_urls": in_database(environment["DATABASE_REPLICA_URLS"], database),
         "database_statement_cache_size": environment["DATABASE_STATEMENT_CACHE_SIZE"],
         "redis_url": environment["REDIS_URL"],
-        # A machine that is busy with other tests is not a dead Redis.
+        # A machine that is busy with other tests is neither a dead Redis nor a slow database.
         "redis_timeout_ms": 500,
+        "request_timeout_seconds": 60,
+        "database_connect_timeout_ms": 20_000,
+        "database_pool_timeout_ms": 20_000,
+        "database_statement_timeout_ms": 30_000,
+        "database_lock_timeout_ms": 30_000,
     }
     return Settings(_env_file=None, **values | changes)
 

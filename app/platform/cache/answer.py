@@ -4,8 +4,10 @@ import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
-FORM = 1  # another form is a miss, so that two releases can run side by side
-HEAD = struct.Struct(">BdQHHH")  # form, time stored, WAL position, length of the fence, status, number of headers
+FORM = 2  # another form is a miss, so that two releases can run side by side
+HEAD = struct.Struct(
+    ">BddQHHH"
+)  # form, time stored, its end, WAL position, length of the fence, status, number of headers
 PAIR = struct.Struct(">HH")  # lengths of a header's name and value
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -33,6 +35,7 @@ class Entry(NamedTuple):
 
     fence: bytes
     stored_at: float  # Unix time
+    ends_at: float
     wal_position: int
     answer: Answer
 
@@ -40,7 +43,7 @@ class Entry(NamedTuple):
 def encode(entry: Entry) -> bytes:
     """Raises struct.error for what does not fit: a header over 64 KiB, say."""
     answer = entry.answer
-    head = (entry.stored_at, entry.wal_position, len(entry.fence), answer.status, len(answer.headers))
+    head = (entry.stored_at, entry.ends_at, entry.wal_position, len(entry.fence), answer.status, len(answer.headers))
     parts = [HEAD.pack(FORM, *head), entry.fence]
     for name, value in answer.headers:
         parts += (PAIR.pack(len(name), len(value)), name, value)
@@ -50,7 +53,7 @@ def encode(entry: Entry) -> bytes:
 def decode(data: bytes) -> Entry | None:
     """None for what is not of this form."""
     try:
-        form, stored_at, wal_position, fence_length, status, header_count = HEAD.unpack_from(data)
+        form, stored_at, ends_at, wal_position, fence_length, status, header_count = HEAD.unpack_from(data)
         if form != FORM:
             return None
         end = HEAD.size + fence_length
@@ -63,4 +66,4 @@ def decode(data: bytes) -> Entry | None:
             end = middle + value_length
     except struct.error:
         return None
-    return Entry(fence, stored_at, wal_position, Answer(status, tuple(headers), data[end:]))
+    return Entry(fence, stored_at, ends_at, wal_position, Answer(status, tuple(headers), data[end:]))

@@ -14,8 +14,9 @@ from contextlib import suppress
 from prometheus_client import Counter
 from redis.exceptions import RedisError
 
+from app.platform.cache.coherence import CHANNEL, Coherence
 from app.platform.cache.rules import redis_key
-from app.platform.redis import RedisClient, Script, sortable
+from app.platform.redis import Argument, RedisClient, Script, sortable
 
 KEEP_MS = 86_400_000  # longer than any replica lags: then the position is of no use any more
 RETRY_SECONDS = 0.25
@@ -23,8 +24,9 @@ MAX_OWED = 10_000
 
 INVALIDATIONS = Counter("cache_invalidated_tags_total", "Tags of committed writes, by what became of them", ["result"])
 
-# KEYS: tags of one scope. ARGV: new generation, WAL position, milliseconds to keep. The position never goes back, since
-# of two commits the later one may come first.
+# KEYS: tags of one scope. ARGV: new generation, WAL position, milliseconds to keep; channel and message for the memory
+# tiers, which hear of it when the old generation has ended. The position never goes back, since of two commits the
+# later one may come first.
 INVALIDATE = Script("""
 for _, key in ipairs(KEYS) do
   local old = redis.call('GET', key)
@@ -32,6 +34,7 @@ for _, key in ipairs(KEYS) do
   if position < ARGV[2] then position = ARGV[2] end
   redis.call('SET', key, ARGV[1] .. ':' .. position, 'PX', ARGV[3])
 end
+redis.call('PUBLISH', ARGV[4], ARGV[5])
 """)
 
 # The tags' values, begun with ARGV[1] where there are none.
@@ -62,8 +65,9 @@ class Tags:
     that are stale until the end of their time to live.
     """
 
-    def __init__(self, redis: RedisClient) -> None:
+    def __init__(self, redis: RedisClient, coherence: Coherence) -> None:
         self._redis = redis
+        self._coherence = coherence
         self._owed: dict[str, int] = {}  # tag: position
         self._retry: asyncio.Task[None] | None = None
 
@@ -77,7 +81,7 @@ class Tags:
         return values
 
     async def invalidate(self, tags: Collection[str], wal_position: int) -> None:
-        """Raises nothing."""
+        """Returns when no process serves from memory what depends on them. Raises nothing."""
         self._owe(tags, wal_position)
         try:
             await self._pay(dict.fromkeys(tags, wal_position))
@@ -85,6 +89,7 @@ class Tags:
             INVALIDATIONS.labels("deferred").inc(len(tags))
             if self._retry is None or self._retry.done():
                 self._retry = asyncio.create_task(self._pay_later())
+            await self._coherence.lapsed()
 
     async def aclose(self) -> None:
         """One last attempt at what is owed."""
@@ -109,11 +114,14 @@ class Tags:
 
     async def _pay_scope(self, owed: dict[str, int]) -> None:
         keys = [redis_key("tag", tag) for tag in owed]
-        await self._redis.run(INVALIDATE, keys, [new_generation(), sortable(max(owed.values())), KEEP_MS])
-        INVALIDATIONS.labels("done").inc(len(owed))
-        for tag, position in owed.items():
-            if self._owed.get(tag) == position:
-                del self._owed[tag]
+        with self._coherence.round(owed) as round:
+            values: list[Argument] = [new_generation(), sortable(max(owed.values())), KEEP_MS, CHANNEL, round.message]
+            await self._redis.run(INVALIDATE, keys, values)
+            INVALIDATIONS.labels("done").inc(len(owed))
+            for tag, position in owed.items():
+                if self._owed.get(tag) == position:
+                    del self._owed[tag]
+            await self._coherence.acknowledged(round)
 
     async def _pay_later(self) -> None:
         while self._owed:

@@ -1,14 +1,18 @@
-"""Whole answers, kept in Redis, void as soon as a write touches one of their tags.
+"""Whole answers, kept in memory and in Redis, void as soon as a write touches one of their tags.
 
 An entry carries the generations of its tags as they were read before its answer was made. A hit is an entry whose
 generations are those of now, read in the same command. So a write that commits while an answer is being made wins: the
 entry is stored under a generation that is over. Nothing is deleted on a write, hence nothing can be put back after it.
+
+Memory is looked at first, while it has its lease: then nothing in it lacks an acknowledged write (see `coherence`).
 """
 
+import asyncio
+import random
 import struct
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -16,15 +20,19 @@ from prometheus_client import Counter
 from redis.exceptions import RedisError
 
 from app.platform.cache.answer import Answer, Entry, decode, encode
+from app.platform.cache.coherence import Coherence
 from app.platform.cache.invalidation import Tags, position_of
+from app.platform.cache.memory import Kept, MemoryTier, Watch
 from app.platform.cache.rules import redis_key
 from app.platform.cache.single_flight import SingleFlight
 from app.platform.redis import RedisClient
 from app.platform.resilience.deadlines import DeadlineExceeded
 from app.platform.telemetry.context import current
+from app.platform.telemetry.metrics import BatchedCounter
 
 LOOKUPS = Counter("cache_lookups_total", "Look-ups, by tier and what was found", ["tier", "result"])
 STORES = Counter("cache_stores_total", "Answers made on a miss, by what became of them", ["result"])
+JITTER = 0.1  # of the time to live: what was made at once doesn't end at once
 FLIGHTS = Counter("cache_flights_total", "Misses, by who made the answer", ["role"])
 
 
@@ -32,7 +40,11 @@ FLIGHTS = Counter("cache_flights_total", "Misses, by who made the answer", ["rol
 class Hit:
     answer: Answer
     age_seconds: int
-    tier: Literal["redis"] = "redis"
+    kept: Kept | None = field(default=None, compare=False)  # in memory; None: in Redis
+
+    @property
+    def tier(self) -> Literal["memory", "redis"]:
+        return "redis" if self.kept is None else "memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,55 +56,106 @@ class Miss:
     key: str
     fence: bytes | None = None
     wal_required: int = 0
+    watch: Watch | None = field(default=None, compare=False)  # on its tags, since before Redis was asked
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A look-up that has begun. `values` are on their way; or it was `refused` to ask; or `kept` is there already."""
+
+    key: str
+    tags: Sequence[str]
+    kept: Kept | None = None
+    watch: Watch | None = None
+    values: asyncio.Future[Any] | None = None
+    refused: str = ""
 
 
 class ResponseCache:
-    """Raises nothing: without Redis everything is a miss, at once."""
+    """`await start()`, `await aclose()`. Raises nothing: without Redis everything is a miss, at once."""
 
-    def __init__(self, redis: RedisClient, *, max_entry_bytes: int, enabled: bool = True) -> None:
+    def __init__(
+        self, redis: RedisClient, *, max_entry_bytes: int, memory_bytes: int = 0, enabled: bool = True
+    ) -> None:
         self.enabled = enabled
+        self.memory = MemoryTier(memory_bytes)
+        self.memory_hits = BatchedCounter(LOOKUPS.labels("memory", "hit"))
         self._redis = redis
         self._max_entry_bytes = max_entry_bytes
-        self._tags = Tags(redis)
+        self._coherence = Coherence(redis, self.memory)
+        self._tags = Tags(redis, self._coherence)
         self._flights = SingleFlight[Answer]()
 
-    async def lookup(self, key: str, tags: Sequence[str]) -> Hit | Miss:
-        """What is kept for the caller of the current request: nothing that lacks a write which they have to see.
+    async def start(self) -> None:
+        """Without it the memory tier has no lease, and serves nothing."""
+        if self.enabled:
+            await self._coherence.start()
+
+    def ask(self, key: str, tags: Sequence[str]) -> Question:
+        """Look in memory and, if it isn't there, ask Redis, without waiting for it.
 
         `key` is from `answer_key`, `tags` are from `tag`, all of one scope.
         """
-        found, result = await self._look_up(key, tags)
+        kept = self.memory.get(key) if self.enabled else None
+        return self._ask_redis(key, tags) if kept is None else Question(key, tags, kept)
+
+    async def lookup(self, question: Question) -> Hit | Miss:
+        """What is kept for the caller of the current request: nothing that lacks a write which they have to see."""
+        if question.kept is not None:
+            if (hit := self._recall(question.kept)) is not None:
+                return hit
+            question = self._ask_redis(question.key, question.tags)
+        found, result = await self._answer(question)
         LOOKUPS.labels("redis", result).inc()
         return found
 
-    async def _look_up(self, key: str, tags: Sequence[str]) -> tuple[Hit | Miss, str]:
+    def _recall(self, kept: Kept) -> Hit | None:
+        if not self.memory.may_serve(kept, time.monotonic()) or kept.wal_position < current().wal_required:
+            return None
+        self.memory_hits.inc()
+        return Hit(kept.answer, age(kept.stored_at), kept)
+
+    def _ask_redis(self, key: str, tags: Sequence[str]) -> Question:
         if not self.enabled:
-            return Miss(key), "off"
+            return Question(key, tags, refused="off")
         if not self._tags.are_settled(tags):
-            return Miss(key), "unsettled"
+            return Question(key, tags, refused="unsettled")
+        watch = self.memory.watch(tags)
         try:
             names = [redis_key("answer", key), *(redis_key("tag", tag) for tag in tags)]
-            data, *values = await self._redis.execute("MGET", *names)
-            if None in values:
-                values = await self._tags.begin(tags)
+            return Question(key, tags, watch=watch, values=self._redis.submit("MGET", *names))
         except RedisError:
-            return Miss(key), "unavailable"
+            return Question(key, tags, refused="unavailable")
+
+    async def _answer(self, question: Question) -> tuple[Hit | Miss, str]:
+        if question.values is None or question.watch is None:
+            return Miss(question.key), question.refused
+        try:
+            data, *values = await question.values
+            if None in values:
+                values = await self._tags.begin(question.tags)
+        except RedisError:
+            return Miss(question.key), "unavailable"
         fence = b",".join(values)
         entry = decode(data) if data is not None else None
-        miss = Miss(key, fence, max(map(position_of, values), default=0))
+        miss = Miss(question.key, fence, max(map(position_of, values), default=0), question.watch)
         if entry is None:
             return miss, "miss"
         if entry.fence != fence:
             return miss, "invalidated"
         if entry.wal_position < current().wal_required:
             return miss, "behind"
-        return Hit(entry.answer, max(0, int(time.time() - entry.stored_at))), "hit"
+        self.memory.put(question.key, entry, question.watch)
+        return Hit(entry.answer, age(entry.stored_at)), "hit"
 
     async def fill(self, miss: Miss, ttl_seconds: float, make: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
         """Make the answer and store it, once for all that miss it now. Raises what `make` raises.
 
         Only those share an answer who may: who read the same generations, and has to see the same writes.
+        Switched off, everyone makes their own.
         """
+        if not self.enabled:
+            return await make()
         flight = (miss.key, miss.fence, current().wal_required)
         joined = flight in self._flights
         FLIGHTS.labels("follower" if joined else "leader").inc()
@@ -111,12 +174,16 @@ class ResponseCache:
     async def _store(self, miss: Miss, answer: Answer, ttl_seconds: float) -> str:
         if miss.fence is None or not answer.cacheable:
             return "refused"
+        lifetime = ttl_seconds * random.uniform(1 - JITTER, 1)
+        now = time.time()
+        entry = Entry(miss.fence, now, now + lifetime, max(miss.wal_required, current().wal_required), answer)
         try:
-            wal_position = max(miss.wal_required, current().wal_required)
-            data = encode(Entry(miss.fence, time.time(), wal_position, answer))
+            data = encode(entry)
             if len(data) > self._max_entry_bytes:
                 return "too_large"
-            await self._redis.execute("SET", redis_key("answer", miss.key), data, "PX", int(ttl_seconds * 1_000))
+            if miss.watch is not None:
+                self.memory.put(miss.key, entry, miss.watch)
+            await self._redis.execute("SET", redis_key("answer", miss.key), data, "PX", max(1, int(lifetime * 1_000)))
         except struct.error:
             return "too_large"
         except RedisError:
@@ -124,12 +191,18 @@ class ResponseCache:
         return "stored"
 
     async def invalidate(self, tags: Collection[str], wal_position: int = 0) -> None:
-        """After the commit that touched them, with the position of the write-ahead log then. Raises nothing."""
+        """After the commit that touched them, with the position of the write-ahead log then. Raises nothing.
+
+        When it returns, no process serves what lacks that commit; within the bounds of `coherence` and `Tags`.
+        """
         if tags:
+            self.memory.invalidate(tags)
             await self._tags.invalidate(tags, wal_position)
 
     async def aclose(self) -> None:
+        self.memory_hits.flush()
         await self._tags.aclose()
+        await self._coherence.aclose()
 
     async def _make_and_store(
         self, miss: Miss, ttl_seconds: float, make: Callable[[], Coroutine[Any, Any, Answer]]
@@ -137,3 +210,7 @@ class ResponseCache:
         answer = await make()
         await self.store(miss, answer, ttl_seconds)
         return answer
+
+
+def age(stored_at: float) -> int:
+    return max(0, int(time.time() - stored_at))

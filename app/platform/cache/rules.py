@@ -52,6 +52,8 @@ def cache_rule_of(endpoint: Callable[..., Any]) -> CacheRule | None:
 
 def tag(scope: UUID | str, name: str) -> str:
     """What writers touch, and entries depend on: all that is called `name` in an organization (or in `PUBLIC`)."""
+    if " " in name:
+        raise ValueError(f"a tag with a space: {name!r}")  # it ends a tag where tags are sent
     return f"{scope}:{name}"
 
 

@@ -3,6 +3,9 @@
 In the `X-Consistency-Token` header for clients that pass it on, and in Redis, under the caller, for all others.
 """
 
+import asyncio
+from typing import Any
+
 from redis.exceptions import RedisError
 
 from app.platform.postgres.tokens import ConsistencyTokens
@@ -24,12 +27,25 @@ class Consistency:
         self._tokens = tokens
         self.enabled = enabled
 
-    async def required(self, caller_id: str | None, token: str | None) -> int:
+    def ask(self, caller_id: str) -> asyncio.Future[Any] | None:
+        """What Redis remembers of the caller, for `required`, without waiting for it; None while Redis is away."""
+        if not self.enabled:
+            return None
+        try:
+            return self._redis.submit("GET", self._key(caller_id))
+        except RedisError:
+            return None
+
+    async def required(self, token: str | None, remembered: asyncio.Future[Any] | None) -> int:
         """The WAL position that reads have to reach; 0 where any will do. A forged or expired token is as none."""
         if not self.enabled:
             return 0
         carried = (self._tokens.verify(token) or 0) if token else 0
-        return max(carried, await self._remembered(caller_id) if caller_id else 0)
+        try:
+            found = await remembered if remembered is not None else None
+        except RedisError:
+            found = None
+        return max(carried, int(found, 16) if found else 0)
 
     async def remember(self, caller_id: str, position: int) -> None:
         """Without Redis the header alone has to do."""
@@ -40,13 +56,6 @@ class Consistency:
 
     def token(self, position: int) -> str:
         return self._tokens.sign(position)
-
-    async def _remembered(self, caller_id: str) -> int:
-        try:
-            found = await self._redis.execute("GET", self._key(caller_id))
-        except RedisError:
-            return 0
-        return int(found, 16) if found else 0
 
     @staticmethod
     def _key(caller_id: str) -> str:

@@ -11,12 +11,13 @@ from uuid import UUID
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.platform.cache import PUBLIC, CacheRule, Hit, ResponseCache, answer_key, cache_rule_of, tag
-from app.platform.http.admission import admit, identify
+from app.platform.cache import PUBLIC, CacheRule, Miss, ResponseCache, answer_key, cache_rule_of, tag
+from app.platform.http.admission import account_of, admit, bearer_token, identify
 from app.platform.http.consistency import HEADER as CONSISTENCY_HEADER
 from app.platform.http.consistency import Consistency
+from app.platform.http.hotpath import OFFER, Offer
 from app.platform.http.problems import TooManyRequests, send_problem
-from app.platform.http.recording import record, send_answer
+from app.platform.http.recording import header, record, send_answer
 from app.platform.http.routes import RoutePolicy, RouteTable
 from app.platform.limits import LimitRule, RateLimiter, limits_of
 from app.platform.security.caller import Caller
@@ -59,39 +60,48 @@ class Gateway:
             await self.app(scope, receive, send)
             return
         parts = self.parts()
+        context = current()
         policy = self.routes().match(scope["method"], scope["path"])
         if policy is not None:
-            current().route = policy.template
+            context.route = policy.template
         caller = identify(scope, parts.token_verifier)
-        limit = self._limit_of(policy)
-        if not await admit(scope, caller, limit, parts.rate_limiter, parts.consistency):
+        account = account_of(caller, self._limit_of(policy), parts.rate_limiter)
+        rule = cache_rule_of(policy.endpoint) if policy is not None else None
+        # All that Redis is asked leaves together: nothing is waited for before.
+        known = caller if isinstance(caller, Caller) else None
+        remembered = parts.consistency.ask(str(known.user_id)) if known is not None else None
+        question = parts.cache.ask(*names(scope, rule, known)) if rule is not None and known is not None else None
+        if account is not None and not await admit(scope, account, parts.rate_limiter):
             problem = TooManyRequests("The rate limit is used up; Retry-After says when to come back.")
             await send_problem(send, problem, scope["path"])
             return
+        required = await parts.consistency.required(header(scope, CONSISTENCY_HEADER), remembered)
+        context.wal_required = max(context.wal_required, required)
         send = with_consistency_token(send, parts.consistency)
-        rule = cache_rule_of(policy.endpoint) if policy is not None else None
-        if rule is not None and isinstance(caller, Caller):
-            await self._serve_cached(scope, receive, send, parts.cache, rule, caller)
-        else:
+        if question is None or rule is None:
             await self.app(scope, receive, send)
+            return
+        found = await parts.cache.lookup(question)
+        if isinstance(found, Miss):
+            await self._fill(scope, receive, send, parts.cache, rule, found)
+            return
+        if found.kept is not None and known is not None:
+            scope["state"][OFFER] = Offer(found.kept, account, known, bearer_token(scope) or "", context)
+        context.served_by, context.cache = f"cache:{found.tier}", "hit"
+        await send_answer(send, found.answer, scope, age_seconds=found.age_seconds)
 
     def _limit_of(self, policy: RoutePolicy | None) -> LimitRule:
         declared = limits_of(policy.endpoint) if policy is not None else None
         return self.default_limit if declared is None else declared
 
-    async def _serve_cached(
-        self, scope: Scope, receive: Receive, send: Send, cache: ResponseCache, rule: CacheRule, caller: Caller
+    async def _fill(
+        self, scope: Scope, receive: Receive, send: Send, cache: ResponseCache, rule: CacheRule, missed: Miss
     ) -> None:
         context = current()
-        found = await cache.lookup(*names(scope, rule, caller))
-        if isinstance(found, Hit):
-            context.served_by, context.cache = "cache:redis", "hit"
-            await send_answer(send, found.answer, scope, age_seconds=found.age_seconds)
-            return
         context.cache = "miss"
         # What is made now must not lack the last write to what it is made of: it would be kept.
-        context.wal_required = max(context.wal_required, found.wal_required)
-        answer = await cache.fill(found, rule.ttl_seconds, partial(record, self.app, scope, receive))
+        context.wal_required = max(context.wal_required, missed.wal_required)
+        answer = await cache.fill(missed, rule.ttl_seconds, partial(record, self.app, scope, receive))
         await send_answer(send, answer, scope)
 
 

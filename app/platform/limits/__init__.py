@@ -2,10 +2,12 @@
 
 from app.platform.limits.decision import Decision
 from app.platform.limits.identity import address_identity
+from app.platform.limits.leases import Account
 from app.platform.limits.limiter import RateLimiter
 from app.platform.limits.rules import Limit, Limiter, LimitRule, limiter, limits_of, parse_limits
 
 __all__ = [
+    "Account",
     "Decision",
     "Limit",
     "LimitRule",

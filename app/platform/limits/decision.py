@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil
 
 from app.platform.limits.gcra import Charge
 from app.platform.limits.rules import MICROSECONDS, LimitRule
@@ -40,33 +39,32 @@ class Decision:
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Every policy, and what remains of it: `t` tells when its quota is whole again."""
-        found = [(b"ratelimit-policy", self.rule.policy_header), (b"ratelimit", rate_limit(self.rule, self.charge))]
+        state = state_template(self.rule, self.charge.owed_us) % tuple(self._remaining)
+        found = [(b"ratelimit-policy", self.rule.policy_header), (b"ratelimit", state)]
         if not self.allowed:
             found.append((b"retry-after", str(self.retry_after_seconds).encode()))
         return found
 
     @cached_property
     def _remaining(self) -> list[int]:
-        return list(_pairs(self.rule, self.charge)[::2])
+        return [count + self.charge.held for count in remaining(self.rule, self.charge.owed_us)]
 
     @cached_property
     def _tightest(self) -> int:
         return min(range(len(self._remaining)), key=self._remaining.__getitem__)
 
 
-def rate_limit(rule: LimitRule, charge: Charge) -> bytes:
-    """The value of the RateLimit header."""
-    return rule.state_template % _pairs(rule, charge)
+def remaining(rule: LimitRule, owed_us: tuple[int, ...]) -> list[int]:
+    """Requests that each limit would let pass at once."""
+    pairs = zip(rule.limits, owed_us, strict=True)
+    return [max(0, (limit.tolerance_us - owed) // limit.interval_us) for limit, owed in pairs]
 
 
-def _pairs(rule: LimitRule, charge: Charge) -> tuple[int, ...]:
-    """What remains of each limit, and the seconds until it is whole again."""
-    found: list[int] = []
-    for limit, owed in zip(rule.limits, charge.owed_us, strict=True):
-        remaining = max(0, (limit.tolerance_us - owed) // limit.interval_us)
-        found += (remaining + charge.held, -(-owed // MICROSECONDS))
-    return tuple(found)
+def state_template(rule: LimitRule, owed_us: tuple[int, ...]) -> bytes:
+    """The value of the RateLimit header, with a `%d` for what remains of each limit."""
+    pairs = zip(rule.policies, owed_us, strict=True)
+    return ", ".join(f'"{policy}";r=%d;t={_seconds(owed)}' for policy, owed in pairs).encode()
 
 
 def _seconds(microseconds: int) -> int:
-    return ceil(microseconds / MICROSECONDS)
+    return -(-microseconds // MICROSECONDS)

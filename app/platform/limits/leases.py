@@ -9,9 +9,11 @@ The price is that a caller whose bucket is full loses what it holds beyond the b
 A limit so small that a lease would seldom hold more than one permit (login, registration) is never leased.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from app.platform.limits.decision import remaining, state_template
 from app.platform.limits.gcra import Charge
 from app.platform.limits.rules import MICROSECONDS, LimitRule
 
@@ -20,6 +22,7 @@ MAX_LEASE_SECONDS = 0.1
 # Of what the caller is expected to ask for in a lease's time: so a lease is used up early, and little is lost.
 EXPECTED_SHARE = 0.25
 BURST_SHARE = 0.05  # the most of the burst that one lease takes
+MAX_IDLE_LEASES = 10  # a caller who was away for longer begins anew
 # A refusal stands for the wait that it told, without asking again, but not longer than this: a limit may be lifted.
 MAX_REFUSED_SECONDS = 1.0
 
@@ -43,8 +46,9 @@ class Account:
     """What one process holds of one caller's limit, and knows of it. Times are the monotonic clock's, in seconds."""
 
     __slots__ = (
-        "_asked", "_ends_at", "_low", "_most", "_next", "_permits", "_refused_until", "_since", "_size",
-        "asking", "costs", "declared", "identity", "keys", "lease_seconds", "owed_us", "rule",
+        "_ends_at", "_low", "_most", "_next", "_owed_us", "_permits", "_policy", "_refused_until", "_remaining",
+        "_since", "_size", "_taken", "_template", "asking", "costs", "declared", "identity", "keys", "lease_seconds",
+        "rule",
     )  # fmt: skip
 
     def __init__(self, identity: str, declared: LimitRule, rule: LimitRule) -> None:
@@ -54,26 +58,42 @@ class Account:
         self.keys: Sequence[str] = [f"limit:{{{identity}}}:{rule.name}:{limit.window_seconds}" for limit in rule.limits]
         self.costs = [us for limit in rule.limits for us in (limit.interval_us, limit.tolerance_us)]
         self.lease_seconds = lease_seconds(rule)
-        self.owed_us = (0,) * len(rule.limits)
-        self.asking = False  # one at a time asks for a lease; who comes meanwhile is charged by itself
+        self.asking: asyncio.Event | None = None  # set when the answer is there; one at a time asks for a lease
         self._most = max(1, int(min(limit.amount for limit in rule.limits) * BURST_SHARE))
         self._size = 1
-        self._asked = 0
+        self._taken = 1
         self._since = 0.0
         self._refused_until = 0.0
         self._permits = 0
         self._ends_at = 0.0
         self._low = 0  # permits at which the next lease is asked for
         self._next = NOTHING
+        self._policy = (b"ratelimit-policy", rule.policy_header)
+        self.told((0,) * len(rule.limits))
+
+    @property
+    def held(self) -> int:
+        return self._permits + self._next.permits
 
     @property
     def charge(self) -> Charge:
-        """What the last lease left, with the permits that are still held."""
-        return Charge(0, self.owed_us, self._permits + self._next.permits)
+        """What the last trip to Redis told, with the permits that are still held."""
+        return Charge(0, self._owed_us, self.held)
+
+    def told(self, owed_us: tuple[int, ...]) -> None:
+        """By Redis, with its answer to a charge: what is owed to each limit now."""
+        self._owed_us = owed_us
+        self._remaining = remaining(self.rule, owed_us)
+        self._template = state_template(self.rule, owed_us)
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Those of a request that was just charged to what is held: what `Decision` would make of it, but faster."""
+        held = self.held
+        state = self._template % tuple([count + held for count in self._remaining])
+        return [self._policy, (b"ratelimit", state)]
 
     def take(self, now: float) -> bool:
         """One of the permits held."""
-        self._asked += 1
         if now >= self._ends_at or not self._permits:
             self._begin(self._next)
             self._next = NOTHING
@@ -81,22 +101,27 @@ class Account:
                 self._permits = 0
                 return False
         self._permits -= 1
+        self._taken += 1
         return True
 
     @property
     def is_low(self) -> bool:
         """Whether it is time for the next lease, so that nobody has to wait for it."""
-        return self._permits < self._low and not self._next.permits and not self.asking
+        return self._permits < self._low and not self._next.permits and self.asking is None
 
     def refused_us(self, now: float) -> int:
         """What is left of the last refusal's wait; 0 if there is none."""
         return max(0, int((self._refused_until - now) * MICROSECONDS))
 
     def wanted(self, now: float) -> int:
-        """How many permits the next lease should have, by how often the caller asked since the last one."""
-        expected = self._asked * self.lease_seconds * EXPECTED_SHARE / max(now - self._since, 1e-6)
-        self._size = max(1, min(int(expected), 2 * self._size, self._most))
-        self._asked, self._since = 0, now
+        """How many permits the next lease should have, by how many were taken since the last one was asked for."""
+        elapsed = max(now - self._since, 1e-6)
+        if elapsed > MAX_IDLE_LEASES * self.lease_seconds:
+            self._size = 1
+        else:
+            expected = int(self._taken * self.lease_seconds * EXPECTED_SHARE / elapsed)
+            self._size = max(1, self._size // 2, min(expected, 2 * self._size, self._most))
+        self._taken, self._since = 1, now
         return self._size
 
     def grant(self, permits: int, asked_at: float) -> None:

@@ -14,6 +14,7 @@ from app.platform.limits.gcra import CHARGE, Charge, LocalBuckets
 from app.platform.limits.leases import Account
 from app.platform.limits.rules import MICROSECONDS, LimitRule
 from app.platform.redis import RedisClient
+from app.platform.telemetry.metrics import BatchedCounter
 
 DECISIONS = Counter("rate_limit_decisions_total", "Requests, by what the limiter said", ["rule", "source", "outcome"])
 MAX_ACCOUNTS = 10_000
@@ -33,6 +34,7 @@ class RateLimiter:
         self._buckets = LocalBuckets()
         self._accounts: OrderedDict[tuple[str, LimitRule], Account] = OrderedDict()
         self._renewals: set[asyncio.Task[None]] = set()
+        self._counters: dict[str, BatchedCounter] = {}
         self._shared_rule = lru_cache(maxsize=1_024)(partial(LimitRule.scaled, factor=scale))
         self._local_rule = lru_cache(maxsize=1_024)(partial(LimitRule.scaled, factor=scale * local_share))
 
@@ -57,31 +59,55 @@ class RateLimiter:
             self._accounts.move_to_end(key)
         return account
 
+    async def charge(self, account: Account) -> Decision:
+        """The same for an account that is at hand."""
+        if self.take(account, time.monotonic()):
+            return Decision(account.rule, account.charge)
+        return await self.ask(account)
+
     def take(self, account: Account, now: float) -> bool:
-        """Charge a request, at `time.monotonic()`, to the permits that are held. False: there are none."""
+        """Charge a request, at `time.monotonic()`, to the permits that are held. False: there are none, see `ask`."""
         if not account.take(now):
             return False
+        self._leased(account.rule.short_name).inc()
         if account.is_low:
             renewal = asyncio.create_task(self._renew(account))
             self._renewals.add(renewal)
             renewal.add_done_callback(self._renewals.discard)
         return True
 
-    async def charge(self, account: Account) -> Decision:
-        """Charge a request to what is held, or else to Redis. Raises nothing."""
-        now = time.monotonic()
-        if self.take(account, now):
-            decision, source = Decision(account.rule, account.charge), "lease"
-        elif wait := account.refused_us(now):
-            decision, source = Decision(account.rule, Charge(wait, account.owed_us)), "lease"
+    async def ask(self, account: Account) -> Decision:
+        """Charge a request to Redis, unless its last refusal still stands. Raises nothing.
+
+        Who comes while a lease is on its way waits for that, once.
+        """
+        rule = account.rule
+        if account.asking is not None:
+            await account.asking.wait()
+            if self.take(account, time.monotonic()):
+                return Decision(rule, account.charge)
+        if wait := account.refused_us(time.monotonic()):
+            decision, source = Decision(rule, account.charge._replace(wait_us=wait)), "lease"
         else:
             decision, source = await self._ask(account)
-        DECISIONS.labels(account.rule.short_name, source, "allowed" if decision.allowed else "limited").inc()
+        DECISIONS.labels(rule.short_name, source, "allowed" if decision.allowed else "limited").inc()
         return decision
+
+    async def aclose(self) -> None:
+        for renewal in self._renewals:
+            renewal.cancel()
+        for counter in self._counters.values():
+            counter.flush()
+
+    def _leased(self, name: str) -> BatchedCounter:
+        counter = self._counters.get(name)
+        if counter is None:
+            counter = self._counters[name] = BatchedCounter(DECISIONS.labels(name, "lease", "allowed"))
+        return counter
 
     async def _ask(self, account: Account) -> tuple[Decision, str]:
         try:
-            if account.lease_seconds and not account.asking:
+            if account.lease_seconds and account.asking is None:
                 wait = await self._lease(account, at_once=1)
             else:
                 _, wait = await self._ask_redis(account, 1, 0.0)
@@ -101,13 +127,14 @@ class RateLimiter:
         """
         asked_at = time.monotonic()
         wanted = account.wanted(asked_at)
-        account.asking = True
+        answered = account.asking = asyncio.Event()
         try:
             granted, wait = await self._ask_redis(account, wanted, account.lease_seconds if wanted > at_once else 0.0)
+            if granted > at_once:
+                account.grant(granted - at_once, asked_at)
         finally:
-            account.asking = False
-        if granted > at_once:
-            account.grant(granted - at_once, asked_at)
+            account.asking = None
+            answered.set()
         return wait
 
     async def _ask_redis(self, account: Account, permits: int, lease_seconds: float) -> tuple[int, int]:
@@ -115,7 +142,7 @@ class RateLimiter:
         asked_at = time.monotonic()
         arguments = [permits, int(lease_seconds * MICROSECONDS), *account.costs]
         granted, wait, *owed = await self._redis.run(CHARGE, account.keys, arguments)
-        account.owed_us = tuple(owed)
+        account.told(tuple(owed))
         if wait:
             account.refuse(wait, asked_at)
         return granted, wait

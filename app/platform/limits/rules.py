@@ -80,11 +80,6 @@ class LimitRule:
         pairs = zip(self.policies, self.limits, strict=True)
         return ", ".join(f'"{policy}";q={limit.amount};w={limit.window_seconds}' for policy, limit in pairs).encode()
 
-    @cached_property
-    def state_template(self) -> bytes:
-        """The value of RateLimit, with `%d` for what remains and when it is whole again, of each limit in turn."""
-        return ", ".join(f'"{policy}";r=%d;t=%d' for policy in self.policies).encode()
-
     def scaled(self, factor: float) -> "LimitRule":
         return replace(self, limits=tuple(limit.scaled(factor) for limit in self.limits))
 

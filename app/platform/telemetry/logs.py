@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Literal
 
@@ -96,6 +97,10 @@ def _json(event: dict[str, Any], **_: object) -> str:
     return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
+# Of a request id, a trace id, seconds, and the client's address.
+Line = Callable[[str, str | None, float, str], bytes]
+
+
 class AccessLog:
     """One line per request, without personal data: no query string, no e-mail address, no token.
 
@@ -106,11 +111,18 @@ class AccessLog:
     def __init__(self, format: LogFormat = "json", stream: BinaryIO | None = None) -> None:
         self._stream = sys.stdout.buffer if stream is None else stream
         self._line: Callable[[RequestContext, int, float], bytes] = _json_line if format == "json" else _console_line
+        self._format = format
         self._waiting = bytearray()
         self._timer: asyncio.TimerHandle | None = None
 
     def write(self, context: RequestContext, status: int, seconds: float) -> None:
-        line = self._line(context, status, seconds)
+        self.write_line(self._line(context, status, seconds))
+
+    def template(self, context: RequestContext, status: int) -> Line:
+        """Makes the lines of requests that are answered alike, for `write_line`."""
+        return (_json_template if self._format == "json" else _console_template)(context, status)
+
+    def write_line(self, line: bytes) -> None:
         if len(self._waiting) + len(line) > WRITE_BYTES:
             self.flush()
         self._waiting += line
@@ -166,3 +178,28 @@ def _console_line(context: RequestContext, status: int, seconds: float) -> bytes
         context.request_id,
     )
     return ascii("  ".join(parts))[1:-1].encode() + b"\n"
+
+
+def _json_template(context: RequestContext, status: int) -> Line:
+    """Costs a third of making each line by itself."""
+    varying = {"ts": b"%s", "request_id": b"%s", "trace_id": b"%s", "duration_ms": b"%.3f", "client": b"%s"}
+    parts = []
+    for name, value in orjson.loads(_json_line(context, status, 0.0)).items():
+        fixed = orjson.dumps(value).replace(b"%", b"%%")
+        parts.append(b'"%s":%s' % (name.encode(), varying.get(name, fixed)))
+    template = b"{%s}\n" % b",".join(parts)
+    dumps = orjson.dumps
+
+    def line(request_id: str, trace_id: str | None, seconds: float, client: str) -> bytes:
+        now = dumps(datetime.now(UTC), option=orjson.OPT_UTC_Z)
+        return template % (now, dumps(request_id), dumps(trace_id), seconds * 1_000, dumps(client))
+
+    return line
+
+
+def _console_template(context: RequestContext, status: int) -> Line:
+    def line(request_id: str, trace_id: str | None, seconds: float, client: str) -> bytes:
+        own = replace(context, request_id=request_id, trace_id=trace_id, client_address=client)
+        return _console_line(own, status, seconds)
+
+    return line

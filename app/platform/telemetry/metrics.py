@@ -8,8 +8,8 @@ its own. Its middleware is not used, since that matches every route a second tim
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import asyncio
+from bisect import bisect_left
 
 from fastapi import FastAPI
 from prometheus_client import REGISTRY, Counter, Histogram, Summary, generate_latest
@@ -20,6 +20,7 @@ from app.platform.telemetry import multiprocess
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 OTHER_METHOD = "OTHER"
 OVERFLOW = "overflow"
+FLUSH_SECONDS = 0.05
 MAX_SERIES = 5_000  # label combinations per process; past that, requests are counted under handler="overflow"
 
 DURATION_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -35,41 +36,112 @@ REQUEST_SIZE = Summary("http_request_size_bytes", "Content-Length of requests by
 RESPONSE_SIZE = Summary("http_response_size_bytes", "Content bytes of responses by handler.", ("handler",))
 
 
-class _Series(NamedTuple):
-    """The metrics of one label combination, looked up once."""
+class BatchedCounter:
+    """A counter for where every microsecond counts: adds up by itself, and is FLUSH_SECONDS late.
 
-    requests: Callable[[], None]
-    duration: Callable[[float], None]
-    request_size: Callable[[float], None]
-    response_size: Callable[[float], None]
+    An increment costs a tenth of Prometheus' own, which takes a lock and writes to the file that workers share.
+    """
+
+    __slots__ = ("_count", "_counter", "_timer")
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._count = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def inc(self) -> None:
+        self._count += 1
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._counter.inc(self._count)
+        self._count = 0
+
+
+class Series:
+    """The requests of one label combination since the last flush, and the metrics that they are added to."""
+
+    __slots__ = ("_buckets", "_count", "_metrics", "_received", "_seconds", "_sent")
+
+    def __init__(self, method: str, status: str, handler: str) -> None:
+        self._metrics = (
+            REQUESTS.labels(method, status, handler),
+            DURATION.labels(method, handler),
+            REQUEST_SIZE.labels(handler),
+            RESPONSE_SIZE.labels(handler),
+        )
+        self._start()
+
+    def _start(self) -> None:
+        self._count = self._received = self._sent = 0
+        self._seconds = 0.0
+        self._buckets = [0] * (len(DURATION_BUCKETS_SECONDS) + 1)
+
+    def add(self, seconds: float, received: int, sent: int) -> bool:
+        """Whether it is the first since the last flush."""
+        self._count += 1
+        self._seconds += seconds
+        self._received += received
+        self._sent += sent
+        self._buckets[bisect_left(DURATION_BUCKETS_SECONDS, seconds)] += 1
+        return self._count == 1
+
+    def flush(self) -> None:
+        requests, duration, request_size, response_size = self._metrics
+        requests.inc(self._count)
+        # The library has no way to add several observations at once.
+        duration._sum.inc(self._seconds)
+        for bucket, count in zip(duration._buckets, self._buckets, strict=True):
+            if count:
+                bucket.inc(count)
+        for summary, total in ((request_size, self._received), (response_size, self._sent)):
+            summary._count.inc(self._count)
+            summary._sum.inc(total)
+        self._start()
 
 
 class RequestMetrics:
-    """Counts requests, for a dict lookup and the counting itself; never makes more than MAX_SERIES series."""
+    """Counts requests, at most FLUSH_SECONDS late; never makes more than MAX_SERIES series.
+
+    What it hands on for all requests of a moment together costs 8 µs, and would for each of them.
+    """
 
     def __init__(self) -> None:
-        self._series: dict[tuple[str, int, str], _Series] = {}
+        self._series: dict[tuple[str, int, str], Series] = {}
+        self._waiting: list[Series] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     def observe(
         self, method: str, status: int, handler: str, seconds: float, request_bytes: int, response_bytes: int
     ) -> None:
         """`handler` is the route's template, never the path."""
-        series = self._series.get((method, status, handler)) or self._new_series(method, status, handler)
-        series.requests()
-        series.duration(seconds)
-        series.request_size(request_bytes)
-        series.response_size(response_bytes)
+        self.add(self.series(method, status, handler), seconds, request_bytes, response_bytes)
 
-    def _new_series(self, method: str, status: int, handler: str) -> _Series:
+    def series(self, method: str, status: int, handler: str) -> Series:
+        return self._series.get((method, status, handler)) or self._new_series(method, status, handler)
+
+    def add(self, series: Series, seconds: float, request_bytes: int, response_bytes: int) -> None:
+        if series.add(seconds, request_bytes, response_bytes):
+            self._waiting.append(series)
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, []
+        for series in waiting:
+            series.flush()
+
+    def _new_series(self, method: str, status: int, handler: str) -> Series:
         label = method if method in METHODS else OTHER_METHOD
         full = len(self._series) >= MAX_SERIES
-        handler_label = OVERFLOW if full else handler
-        series = _Series(
-            REQUESTS.labels(label, str(status), handler_label).inc,
-            DURATION.labels(label, handler_label).observe,
-            REQUEST_SIZE.labels(handler_label).observe,
-            RESPONSE_SIZE.labels(handler_label).observe,
-        )
+        series = Series(label, str(status), OVERFLOW if full else handler)
         if label == method and not full:
             self._series[method, status, handler] = series
         return series

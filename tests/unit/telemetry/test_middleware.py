@@ -23,8 +23,9 @@ class Served:
     def __init__(self, app: ASGIApp, **options: Any) -> None:
         self._stream = io.BytesIO()
         self._log = AccessLog(stream=self._stream)
+        self.metrics = RequestMetrics()
         self.app = RequestContextMiddleware(
-            app, instance="api-1", access_log=self._log, metrics=RequestMetrics(), **options
+            app, instance="api-1", access_log=self._log, metrics=self.metrics, **options
         )
 
     async def request(self, method: str, path: str, **options: Any) -> httpx.Response:
@@ -181,6 +182,7 @@ async def test_metrics_count_by_template_method_and_exact_status() -> None:
     served = Served(answering(during, body=b"12345"))
     for number in range(3):
         await served.get(f"/counted/{number}")
+    served.metrics.flush()
     assert counted("GET", "200", "/counted/{id}") == 3
     assert RESPONSE_SIZE.labels("/counted/{id}")._sum.get() == 15
 
