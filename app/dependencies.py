@@ -9,9 +9,11 @@ from fastapi.security import OAuth2, SecurityScopes
 
 from app.platform.errors import Forbidden, Unauthenticated
 from app.platform.http.idempotency import guard, idempotent
+from app.platform.http.problems import ServiceUnavailable
 from app.platform.postgres import ReadSession as ReadSessionType
 from app.platform.postgres import WriteSession as WriteSessionType
 from app.platform.security.caller import Caller as CallerType
+from app.platform.security.revocation import RevocationsUnknown
 from app.platform.security.tokens import InvalidToken
 from app.resources import Resources as ResourcesType
 
@@ -49,15 +51,18 @@ class CallerScheme(OAuth2):
     """Who sent the request. The gateway has looked at the credentials; what it found out is judged here.
 
     One object is dependency and OpenAPI security scheme, so that the document can't forget what is enforced.
-    Raises `Unauthenticated` without a valid token, `Forbidden` without a scope that the route names.
+    Raises `Unauthenticated` without a valid token, `Forbidden` without a scope that the route names, and
+    `ServiceUnavailable` while nobody can tell whether the token was revoked.
     """
 
     async def __call__(self, request: Request, scopes: SecurityScopes) -> CallerType:  # type: ignore[override]
-        found: CallerType | InvalidToken | None = request.scope["state"].get("caller")
+        found: CallerType | InvalidToken | RevocationsUnknown | None = request.scope["state"].get("caller")
         if found is None:
             raise Unauthenticated("Send an access token: Authorization: Bearer <token>.")
         if isinstance(found, InvalidToken):
             raise Unauthenticated(str(found))
+        if isinstance(found, RevocationsUnknown):
+            raise ServiceUnavailable("Whether the token was revoked can't be found out now.")
         if missing := [scope for scope in scopes.scopes if scope not in found.scopes]:
             raise Forbidden(f"The scope {missing[0]} is needed.")
         return found

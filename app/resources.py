@@ -19,7 +19,10 @@ from app.platform.postgres.errors import DatabaseError, DatabaseUnavailable
 from app.platform.postgres.tokens import ConsistencyTokens
 from app.platform.redis import RedisClient
 from app.platform.resilience.breaker import CircuitBreaker
+from app.platform.security import revocation_log
 from app.platform.security.passwords import PasswordHasher
+from app.platform.security.revocation import Revocations
+from app.platform.security.revocation_log import RevocationLog
 from app.platform.security.tokens import SigningKeys, TokenIssuer, TokenVerifier
 from app.platform.telemetry.context import current
 from app.settings import Settings
@@ -40,6 +43,7 @@ class Resources:
     signing_keys: SigningKeys
     token_issuer: TokenIssuer
     token_verifier: TokenVerifier
+    revocations: Revocations
 
 
 @asynccontextmanager
@@ -69,12 +73,18 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         if (caller_id := current().caller_id) is not None:
             await consistency.remember(caller_id, commit.wal_position)
 
-    database = Database(database_options(settings), on_commit=(invalidate, remember))
+    async def hear(commit: Commit) -> None:
+        if revocation_log.TAG in commit.tags:
+            await revocations.refresh()
+
+    database = Database(database_options(settings), on_commit=(invalidate, remember, hear))
+    revocations = revocations_of(database, settings)
     await cache.start()
     await database.start()
     try:
+        await revocations.start()
         await check_connections(database, settings)
-        await expire_answers(database)
+        await forget_the_past(database)
         yield Resources(
             database=database,
             redis=redis,
@@ -92,8 +102,10 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
                 lifetime_seconds=settings.access_token_seconds,
             ),
             token_verifier=TokenVerifier(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience),
+            revocations=revocations,
         )
     finally:
+        await revocations.aclose()
         await database.aclose()
         await rate_limiter.aclose()
         await cache.aclose()
@@ -106,11 +118,20 @@ async def check_connections(database: Database, settings: Settings) -> None:
         await database.check_budget(Fleet(settings.api_instances, settings.web_concurrency))
 
 
-async def expire_answers(database: Database) -> None:
-    """Those to idempotency keys that are past their time. If it can't be done now, the next process to start will."""
+async def forget_the_past(database: Database) -> None:
+    """Answers to idempotency keys, and revocations, that are past their time. If not now, the next process will."""
     with suppress(DatabaseError, DBAPIError, OSError):
         async with asyncio.timeout(EXPIRY_SECONDS), database.write() as session:
             await expire(session)
+            await revocation_log.expire(session)
+
+
+def revocations_of(database: Database, settings: Settings) -> Revocations:
+    keep_seconds = settings.access_token_seconds
+    primary, *replicas = (
+        RevocationLog(server, keep_seconds) for server in (database.primary.reader, *database.replicas)
+    )
+    return Revocations(primary, replicas, keep_seconds=keep_seconds, enabled=settings.revocation_enabled)
 
 
 def signing_keys(settings: Settings) -> SigningKeys:

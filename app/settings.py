@@ -80,6 +80,7 @@ class Settings(BaseSettings):
     rate_limit_local_share: float = Field(0.5, gt=0, le=1)  # of a limit, per process, while Redis is away
     consistency_enabled: bool = True  # off: reads may lack the caller's own last write
     idempotency_enabled: bool = True
+    revocation_enabled: bool = True  # off: a token is good until it ends, whatever has become of its session
     metrics_enabled: bool = True
 
     # Identity
@@ -119,6 +120,7 @@ class Settings(BaseSettings):
             "RATE_LIMIT_SCALE is not 1": self.rate_limit_scale != 1,
             "RATE_LIMIT_ENABLED is off": not self.rate_limit_enabled,
             "IDEMPOTENCY_ENABLED is off, and nginx repeats writes that carry a key": not self.idempotency_enabled,
+            "REVOCATION_ENABLED is off": not self.revocation_enabled,
             "EXPOSE_INTERNALS is on": self.internals_exposed,
             "LOG_LEVEL debug logs more than it should": self.log_level == "debug",
         }

@@ -14,7 +14,8 @@ from sqlalchemy.pool import NullPool
 import app.features.checkouts.models
 import app.features.equipment.models
 import app.features.identity.models
-import app.platform.http.kept_answers  # noqa: F401  (importing the models fills the metadata)
+import app.platform.http.kept_answers
+import app.platform.security.revocation_log  # noqa: F401  (importing the models fills the metadata)
 from app.platform.postgres.base import Base
 from app.settings import Settings
 from migrations.locking import LOCK_ATTEMPTS, LOCK_TIMEOUT_MS, become_the_migrator, patiently, wait_for_replicas

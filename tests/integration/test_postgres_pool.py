@@ -108,5 +108,5 @@ async def test_a_fleet_that_does_not_fit_is_refused_with_the_arithmetic(services
     async with open_database(services) as database:
         with pytest.raises(ConnectionBudgetExceeded) as refused:
             await database.check_budget(Fleet(instances=10, workers=4))
-    assert "10 instances x 4 workers x (15 + 5 + 1) connections = 840" in str(refused.value)
+    assert "10 instances x 4 workers x (15 + 5 + 2) connections = 880" in str(refused.value)
     assert "max_connections 200 - 3 reserved = 197" in str(refused.value)

@@ -158,7 +158,9 @@ class People:
             audience=self.settings.jwt_audience,
             lifetime_seconds=900,
         )
-        return issuer.issue(user_id=user_id, organization_id=organization_id, role=role, scopes=scopes).token
+        return issuer.issue(
+            user_id=user_id, organization_id=organization_id, role=role, scopes=scopes, session_id=uuid7(), epoch=0
+        ).token
 
     async def own_items(self, person: Person, count: int, *, checkouts: int = 0) -> list[UUID]:
         """Items named by their number, each with returned checkouts, readable on every replica when this returns."""

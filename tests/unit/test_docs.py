@@ -86,6 +86,7 @@ def test_what_production_refuses_is_told() -> None:
         rate_limit_scale=2,
         rate_limit_enabled=False,
         idempotency_enabled=False,
+        revocation_enabled=False,
     )
     security = (ROOT / "SECURITY.md").read_text()
     assert [name for weakness in weak.weaknesses() if f"`{(name := weakness.split()[0])}`" not in security] == []

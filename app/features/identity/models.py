@@ -34,3 +34,5 @@ class User(Base):
     role: Mapped[str] = mapped_column(Text)
     password_hash: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    token_epoch: Mapped[int] = mapped_column(server_default="0")  # counted up with each change of what they may do
+    disabled_at: Mapped[datetime | None]

@@ -36,7 +36,7 @@ class IdentityRepository:
         return (await self.session.execute(statement)).scalar_one()
 
     async def user_by_email(self, email: str) -> Row | None:
-        return await self._one(USERS.add_columns(User.password_hash).where(User.email == email))
+        return await self._one(USERS.add_columns(User.password_hash, User.token_epoch).where(User.email == email))
 
     async def user(self, organization_id: UUID, user_id: UUID) -> Row | None:
         return await self._one(USERS.where(User.organization_id == organization_id, User.id == user_id))

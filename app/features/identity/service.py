@@ -7,6 +7,7 @@ from app.features.identity.roles import SCOPES
 from app.features.identity.schemas import Registration
 from app.platform.errors import Conflict, Unauthenticated
 from app.platform.postgres import ReadSession, WriteSession
+from app.platform.postgres.base import uuid7
 from app.platform.security.caller import Caller, Role
 from app.platform.security.passwords import PasswordHasher
 from app.platform.security.tokens import TokenIssuer
@@ -58,7 +59,12 @@ def issue_token(account: Row, issuer: TokenIssuer) -> tuple[str, int]:
     """An access token for the account, and its lifetime in seconds."""
     role = Role(account["role"])
     return issuer.issue(
-        user_id=account["id"], organization_id=account["organization_id"], role=role, scopes=SCOPES[role]
+        user_id=account["id"],
+        organization_id=account["organization_id"],
+        role=role,
+        scopes=SCOPES[role],
+        session_id=uuid7(),
+        epoch=account["token_epoch"],
     )
 
 

@@ -6,10 +6,11 @@ from app.platform.http.hotpath import CHARGED
 from app.platform.http.recording import header
 from app.platform.limits import Account, Decision, LimitRule, RateLimiter, address_identity
 from app.platform.security.caller import Caller
-from app.platform.security.tokens import InvalidToken, TokenVerifier
+from app.platform.security.revocation import Revocations, RevocationsUnknown
+from app.platform.security.tokens import InvalidToken, RevokedToken, TokenVerifier
 from app.platform.telemetry.context import current
 
-Identified = Caller | InvalidToken | None
+Identified = Caller | InvalidToken | RevocationsUnknown | None
 
 
 def bearer_token(scope: Scope) -> str | None:
@@ -18,19 +19,25 @@ def bearer_token(scope: Scope) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-def identify(scope: Scope, verifier: TokenVerifier) -> Identified:
-    """The caller, or what is wrong with the credentials, or None where there are none. Left in the request's state."""
-    found: Identified = None
-    if (token := bearer_token(scope)) is not None:
-        try:
-            found = verifier.verify(token)
-        except InvalidToken as error:
-            found = error
+async def identify(scope: Scope, verifier: TokenVerifier, revocations: Revocations) -> Identified:
+    """The caller, or why nobody can be sure of them, or None without credentials. Left in the request's state."""
+    token = bearer_token(scope)
+    found = None if token is None else await verified(token, verifier, revocations)
     scope.setdefault("state", {})["caller"] = found
     if isinstance(found, Caller):
         context = current()
         context.caller_id, context.organization_id = str(found.user_id), str(found.organization_id)
     return found
+
+
+async def verified(token: str, verifier: TokenVerifier, revocations: Revocations) -> Identified:
+    try:
+        caller = verifier.verify(token)
+        if not revocations.is_fresh:
+            await revocations.ready()
+    except (InvalidToken, RevocationsUnknown) as error:
+        return error
+    return RevokedToken() if revocations.is_revoked(caller) else caller
 
 
 def account_of(caller: Identified, rule: LimitRule, limiter: RateLimiter) -> Account | None:

@@ -21,6 +21,7 @@ from app.platform.http.recording import header, record, send_answer
 from app.platform.http.routes import RoutePolicy, RouteTable
 from app.platform.limits import LimitRule, RateLimiter, limits_of
 from app.platform.security.caller import Caller
+from app.platform.security.revocation import Revocations
 from app.platform.security.tokens import TokenVerifier
 from app.platform.telemetry.context import current
 from app.platform.telemetry.middleware import QUIET_PATHS
@@ -31,6 +32,8 @@ class GatewayParts(Protocol):
 
     @property
     def token_verifier(self) -> TokenVerifier: ...
+    @property
+    def revocations(self) -> Revocations: ...
     @property
     def rate_limiter(self) -> RateLimiter: ...
     @property
@@ -64,7 +67,7 @@ class Gateway:
         policy = self.routes().match(scope["method"], scope["path"])
         if policy is not None:
             context.route = policy.template
-        caller = identify(scope, parts.token_verifier)
+        caller = await identify(scope, parts.token_verifier, parts.revocations)
         account = account_of(caller, self._limit_of(policy), parts.rate_limiter)
         rule = cache_rule_of(policy.endpoint) if policy is not None else None
         # All that Redis is asked leaves together: nothing is waited for before.

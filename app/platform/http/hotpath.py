@@ -20,6 +20,7 @@ from app.platform.http.conditional import if_none_match, not_modified_headers
 from app.platform.limits import Account, Decision, RateLimiter
 from app.platform.resilience.drain import Drain
 from app.platform.security.caller import Caller
+from app.platform.security.revocation import Revocations
 from app.platform.security.tokens import InvalidToken, TokenVerifier
 from app.platform.telemetry.context import RequestContext
 from app.platform.telemetry.logs import AccessLog, Line
@@ -70,6 +71,8 @@ class HotPathParts(Protocol):
     @property
     def token_verifier(self) -> TokenVerifier: ...
     @property
+    def revocations(self) -> Revocations: ...
+    @property
     def rate_limiter(self) -> RateLimiter: ...
     @property
     def cache(self) -> ResponseCache: ...
@@ -104,7 +107,7 @@ class HotPath:
         """False: it has to go the ordinary way."""
         started = monotonic()
         kept, account, caller, token, _ = found.offer
-        if not (parts.cache.memory.may_serve(kept, started) and still(caller, token, parts.token_verifier)):
+        if not (parts.cache.memory.may_serve(kept, started) and still(caller, token, parts)):
             return False
         limits: Headers = []
         if account is not None:
@@ -178,12 +181,13 @@ def size_of(key: Key) -> int:
     return sum(len(part) for part in key if part is not None)
 
 
-def still(caller: Caller, token: str, verifier: TokenVerifier) -> bool:
-    """Whether the token is good, and says what it said."""
+def still(caller: Caller, token: str, parts: HotPathParts) -> bool:
+    """Whether the token is good, and says what it said. Where that can't be told without waiting: no."""
     try:
-        return verifier.verify(token) is caller
+        same = parts.token_verifier.verify(token) is caller
     except InvalidToken:
         return False
+    return same and parts.revocations.is_fresh and not parts.revocations.is_revoked(caller)
 
 
 def _form_for(condition: bytes, found: Pass) -> Form:

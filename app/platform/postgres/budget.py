@@ -8,7 +8,7 @@ from app.platform.postgres.options import DatabaseOptions
 from app.platform.postgres.server import Server
 
 LIMITS = {"names": ["max_connections", "superuser_reserved_connections", "reserved_connections"]}
-PROBES = 1  # a connection of the monitor's own, per process and server
+PROBES = 2  # connections beside the pools, per process and server: the monitor's, and the one that hears of revocations
 
 
 class ConnectionBudgetExceeded(Exception):

@@ -22,6 +22,9 @@ class Role(StrEnum):
 _RANK = {role: rank for rank, role in enumerate(Role)}
 
 
+NO_SESSION = UUID(int=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     user_id: UUID
@@ -29,6 +32,8 @@ class Caller:
     role: Role
     scopes: frozenset[str]
     token_id: str
+    session_id: UUID = NO_SESSION
+    epoch: int = 0  # of the user when the token was issued: a later change of what they may do begins another one
     key: str = field(init=False, repr=False, compare=False)  # names the caller in cache and limit keys
 
     def __post_init__(self) -> None:

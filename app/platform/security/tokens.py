@@ -28,7 +28,7 @@ ALGORITHM = "EdDSA"
 TOKEN_TYPE = "at+jwt"
 MAX_TOKEN_CHARACTERS = 4_096
 CLOCK_SKEW_SECONDS = 5  # between instances, for `iat` and `nbf`; `exp` is strict
-REQUIRED_CLAIMS = ("iss", "aud", "sub", "exp", "iat", "jti", "org", "role", "scope")
+REQUIRED_CLAIMS = ("iss", "aud", "sub", "exp", "iat", "jti", "sid", "epoch", "org", "role", "scope")
 
 # Three parts of base64url. An Ed25519 signature is 64 bytes: 86 characters, of which the last carries two bits, so that
 # the signature has one spelling and not sixteen.
@@ -45,6 +45,11 @@ class InvalidToken(Exception):
 class ExpiredToken(InvalidToken):
     def __init__(self) -> None:
         super().__init__("The access token has expired.")
+
+
+class RevokedToken(InvalidToken):
+    def __init__(self) -> None:
+        super().__init__("The access token was revoked: log in again.")
 
 
 def _base64url(data: bytes) -> str:
@@ -108,7 +113,10 @@ class TokenIssuer:
         self._audience = audience
         self._lifetime = int(lifetime_seconds)
 
-    def issue(self, *, user_id: UUID, organization_id: UUID, role: Role, scopes: Iterable[str]) -> IssuedToken:
+    def issue(
+        self, *, user_id: UUID, organization_id: UUID, role: Role, scopes: Iterable[str], session_id: UUID, epoch: int
+    ) -> IssuedToken:
+        """`epoch` is the user's (see `revocation.py`)."""
         now = int(time())
         claims = {
             "iss": self._issuer,
@@ -121,6 +129,8 @@ class TokenIssuer:
             "iat": now,
             "exp": now + self._lifetime,
             "jti": uuid4().hex,
+            "sid": str(session_id),
+            "epoch": epoch,
         }
         headers = {"typ": TOKEN_TYPE, "kid": self._keys.key_id}
         token = jwt.encode(claims, self._keys.private_key, algorithm=ALGORITHM, headers=headers)
@@ -192,11 +202,25 @@ class TokenVerifier:
 
 
 def _read(claims: dict[str, Any]) -> _Verified:
-    user_id, organization_id, role, scope, token_id = (
-        _text(claims[name]) for name in ("sub", "org", "role", "scope", "jti")
+    user_id, organization_id, role, scope, token_id, session_id = (
+        _text(claims[name]) for name in ("sub", "org", "role", "scope", "jti", "sid")
     )
-    caller = Caller(UUID(user_id), UUID(organization_id), Role(role), frozenset(scope.split()), token_id)
+    caller = Caller(
+        UUID(user_id),
+        UUID(organization_id),
+        Role(role),
+        frozenset(scope.split()),
+        token_id,
+        UUID(session_id),
+        _epoch(claims["epoch"]),
+    )
     return _Verified(caller, float(claims["exp"]))
+
+
+def _epoch(claim: object) -> int:
+    if type(claim) is not int or claim < 0:
+        raise ValueError("a claim is of the wrong type")
+    return claim
 
 
 def _text(claim: object) -> str:

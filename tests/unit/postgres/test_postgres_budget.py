@@ -22,11 +22,11 @@ OPTIONS = DatabaseOptions("url", replica_urls=("url",), pool_size=10, pool_overf
 
 def test_a_budget_that_just_fits() -> None:
     assert primary_pools(OPTIONS) == (15, 5)
-    check_budget(Fleet(2, 2), primary_pools(OPTIONS), CAPACITY)  # 2 x 2 x (15 + 5 + 1) = 84
+    check_budget(Fleet(2, 2), primary_pools(OPTIONS), CAPACITY)  # 2 x 2 x (15 + 5 + 2) = 88
 
 
 def test_one_process_too_many() -> None:
-    with pytest.raises(ConnectionBudgetExceeded, match=r"5 instances x 1 workers x \(15 \+ 5 \+ 1\) connections = 105"):
+    with pytest.raises(ConnectionBudgetExceeded, match=r"5 instances x 1 workers x \(15 \+ 5 \+ 2\) connections = 110"):
         check_budget(Fleet(5, 1), primary_pools(OPTIONS), CAPACITY)
 
 

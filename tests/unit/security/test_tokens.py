@@ -17,13 +17,14 @@ from app.platform.security.caller import Role
 from app.platform.security.tokens import (
     MAX_TOKEN_CHARACTERS,
     InvalidToken,
+    IssuedToken,
     SigningKeys,
     TokenIssuer,
     TokenVerifier,
 )
 
 KEYS = SigningKeys.derived_from("a secret of the tests")
-USER, ORGANIZATION = uuid4(), uuid4()
+USER, ORGANIZATION, SESSION = uuid4(), uuid4(), uuid4()
 
 
 def issuer(
@@ -36,9 +37,14 @@ def verifier(keys: SigningKeys = KEYS, *, remember: int = 100) -> TokenVerifier:
     return TokenVerifier(keys, issuer="headroom", audience="api", remember=remember)
 
 
+def issued(by: TokenIssuer, scopes: tuple[str, ...] = ("equipment:write", "equipment:read")) -> IssuedToken:
+    return by.issue(
+        user_id=USER, organization_id=ORGANIZATION, role=Role.MEMBER, scopes=scopes, session_id=SESSION, epoch=3
+    )
+
+
 def issue(by: TokenIssuer | None = None) -> str:
-    scopes = ("equipment:write", "equipment:read")
-    return (by or issuer()).issue(user_id=USER, organization_id=ORGANIZATION, role=Role.MEMBER, scopes=scopes).token
+    return issued(by or issuer()).token
 
 
 def b64(data: bytes) -> str:
@@ -154,6 +160,11 @@ FORGED: dict[str, Callable[[], str]] = {
     "role as a list": lambda: signed(claims(role=["owner"])),
     "scope as a list": lambda: signed(claims(scope=["audit:read"])),
     "token id as a number": lambda: signed(claims(jti=7)),
+    "session that is no id": lambda: signed(claims(sid="all")),
+    "epoch as a string": lambda: signed(claims(epoch="3")),
+    "epoch as a boolean": lambda: signed(claims(epoch=True)),
+    "epoch below zero": lambda: signed(claims(epoch=-1)),
+    "epoch beyond numbers": lambda: signed(claims(epoch=float("inf"))),
     "payload changed after signing": payload_changed_after_signing,
     "payload that is a list": lambda: signed([]),  # type: ignore[arg-type]
     "payload empty": lambda: signed({}),
@@ -210,17 +221,17 @@ def test_a_caller_comes_back_as_issued() -> None:
     assert (caller.user_id, caller.organization_id, caller.role) == (USER, ORGANIZATION, Role.MEMBER)
     assert caller.scopes == {"equipment:read", "equipment:write"}
     assert len(caller.token_id) == 32
+    assert (caller.session_id, caller.epoch) == (SESSION, 3)
 
 
 def test_a_caller_without_scopes() -> None:
-    token = issuer().issue(user_id=USER, organization_id=ORGANIZATION, role=Role.VIEWER, scopes=()).token
-    assert verifier().verify(token).scopes == frozenset()
+    assert verifier().verify(issued(issuer(), scopes=()).token).scopes == frozenset()
 
 
 def test_the_answer_tells_the_lifetime() -> None:
-    issued = issuer(seconds=900.0).issue(user_id=USER, organization_id=ORGANIZATION, role=Role.OWNER, scopes=())
-    assert issued.expires_in == 900
-    body = decoded(issued.token.split(".")[1])
+    answer = issued(issuer(seconds=900.0))
+    assert answer.expires_in == 900
+    body = decoded(answer.token.split(".")[1])
     assert body["exp"] - body["iat"] == 900
 
 

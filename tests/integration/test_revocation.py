@@ -1,0 +1,97 @@
+"""A revocation reaches every process within a second: through the primary, whatever replicas and Redis do."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import httpx
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+
+from app.platform.security import revocation_log
+from app.platform.security.tokens import TokenVerifier
+from tests.support.api import People, Person, in_process, new_app, running
+from tests.support.calls import EQUIPMENT, body_of, problem_of
+from tests.support.stack import DataServices
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def elsewhere(services: DataServices, api_database: str) -> AsyncIterator[FastAPI]:
+    """Another process, as far as what it keeps in memory goes."""
+    async with running(new_app(services, api_database)) as app:
+        yield app
+
+
+def session_of(app: FastAPI, person: Person) -> UUID:
+    verifier: TokenVerifier = app.state.resources.token_verifier
+    return verifier.verify(person.token).session_id
+
+
+async def revoke(app: FastAPI, subject: UUID, least_epoch: int = revocation_log.ENDED) -> None:
+    async with app.state.resources.database.write() as session:
+        await revocation_log.revoke(session, subject, least_epoch)
+
+
+async def test_where_it_was_revoked_the_token_is_refused_at_once(
+    app: FastAPI, client: httpx.AsyncClient, owner: Person
+) -> None:
+    body_of(await client.get(EQUIPMENT))
+    await revoke(app, session_of(app, owner))
+    problem_of(await client.get(EQUIPMENT), 401, "unauthorized")
+
+
+async def test_elsewhere_it_is_refused_within_a_second(
+    app: FastAPI, elsewhere: FastAPI, client: httpx.AsyncClient, owner: Person
+) -> None:
+    async with in_process(elsewhere, owner) as other:
+        for _ in range(2):
+            answer = await other.get(EQUIPMENT)
+        assert answer.headers["x-cache"] == "hit"
+        await revoke(app, owner.user_id, least_epoch=1)
+        await asyncio.sleep(1)
+        problem_of(await other.get(EQUIPMENT), 401, "unauthorized")
+
+
+async def test_of_others_nothing_is_revoked(app: FastAPI, people: People, client: httpx.AsyncClient) -> None:
+    await revoke(app, (await people.join()).user_id, least_epoch=1)
+    body_of(await client.get(EQUIPMENT))
+
+
+async def test_one_that_commits_late_is_heard_of_too(
+    app: FastAPI, people: People, client: httpx.AsyncClient, owner: Person
+) -> None:
+    """Its transaction began before another one that everybody has read by then."""
+    async with app.state.resources.database.write() as late:
+        await revocation_log.revoke(late, owner.user_id, least_epoch=1)
+        await revoke(app, (await people.join()).user_id)
+        await app.state.resources.revocations.refresh()
+        body_of(await client.get(EQUIPMENT))
+    problem_of(await client.get(EQUIPMENT), 401, "unauthorized")
+
+
+async def test_a_new_process_knows_what_was_revoked_before(
+    app: FastAPI, services: DataServices, api_database: str, owner: Person
+) -> None:
+    await revoke(app, session_of(app, owner))
+    async with running(new_app(services, api_database)) as late, in_process(late, owner) as client:
+        problem_of(await client.get(EQUIPMENT), 401, "unauthorized")
+
+
+async def test_a_revocation_that_is_rolled_back_is_none(app: FastAPI, client: httpx.AsyncClient, owner: Person) -> None:
+    async with app.state.resources.database.write() as session:
+        await revocation_log.revoke(session, owner.user_id, least_epoch=1)
+        await session.rollback()
+    await app.state.resources.revocations.refresh()
+    body_of(await client.get(EQUIPMENT))
+
+
+async def test_control_switched_off_a_revoked_token_goes_on(
+    app: FastAPI, services: DataServices, api_database: str, owner: Person
+) -> None:
+    await revoke(app, session_of(app, owner))
+    trusting = new_app(services, api_database, revocation_enabled=False)
+    async with running(trusting) as late, in_process(late, owner) as client:
+        body_of(await client.get(EQUIPMENT))
