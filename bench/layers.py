@@ -22,6 +22,7 @@ from app.features.equipment.repository import LISTING, EquipmentRepository, colu
 from app.features.equipment.schemas import OWN_FIELDS, EquipmentQuery
 from app.platform.http.pagination import CursorSigner
 from app.platform.postgres.database import Database
+from app.platform.postgres.prepared import Prepared, named
 from app.resources import database_options
 from app.settings import Settings
 from bench.report import Table, spread
@@ -36,7 +37,7 @@ SELECT organization_id, equipment.id FROM equipment JOIN users USING (organizati
 SQL = f"SELECT {', '.join(OWN_FIELDS)} FROM equipment WHERE organization_id = $1"
 BY_KEY, LIST = f"{SQL} AND id = $2", f"{SQL} ORDER BY name, id LIMIT $2"
 RAW, ENTITIES, COLUMNS = "asyncpg", "ORM entities, plain session", "columns, plain session"
-OURS, REPOSITORY = "columns, ReadSession", "repository on ReadSession"
+OURS, REPOSITORY = "prepared columns, ReadSession", "repository on ReadSession"
 GOAL = 1.5
 Read = Callable[[], Awaitable[object]]
 
@@ -142,9 +143,13 @@ def _list(sources: Sources) -> dict[str, Read]:
         async with AsyncSession(sources.engine) as session:
             return [dict(row) for row in (await session.execute(whole(_columns()))).mappings()]
 
+    own = Equipment.organization_id == named("organization", None, Equipment.organization_id)
+    ordered = _columns().where(own).order_by(Equipment.name, Equipment.id)
+    prepared = Prepared(ordered.limit(named("most", None, Equipment.version)))
+
     async def ours() -> object:
         async with sources.database.read() as session:
-            return [dict(row) for row in (await session.execute(whole(_columns()))).mappings()]
+            return await session.fetch(prepared, {"organization": organization_id, "most": ITEMS + 1})
 
     async def repository() -> object:
         window = cursors.window(LISTING, query, scope=organization_id)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Float, Integer, Text, column, func, literal_column, select, table, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.platform.postgres.database import Database
@@ -16,12 +16,19 @@ from app.platform.postgres.errors import (
     TransactionAborted,
     TransactionConflict,
 )
+from app.platform.postgres.prepared import Prepared, named
 from app.platform.postgres.sessions import Commit, WriteSession
 from app.platform.resilience.deadlines import deadline
 from tests.support.database import create_registers, new_request, open_database, read_version, write_version
 from tests.support.stack import DataServices
 
 INSERT = text("INSERT INTO registers VALUES (:name, 1)")
+REGISTERS = table("registers", column("name", Text), column("version", Integer))
+VERSION = Prepared(select(REGISTERS.c.version).where(REGISTERS.c.name == named("name", None, REGISTERS.c.name)))
+ONE = literal_column("1", Integer)
+SLEEP = Prepared(
+    select(ONE.label("one"), func.pg_sleep(named("seconds", 0, column("seconds", Float)), type_=Text).label("slept"))
+)
 
 
 @pytest.fixture
@@ -81,7 +88,8 @@ async def test_a_snapshot_spans_statements(database: Database) -> None:
         await write_version(database, "a", 2)
         await asyncio.sleep(0.1)
         after = await session.scalar(text("SELECT version FROM registers WHERE name = 'a'"))
-    assert before == after == 1
+        prepared = await session.fetch(VERSION, {"name": "a"})
+    assert before == after == prepared[0]["version"] == 1
 
 
 async def test_a_session_that_took_its_connection_stays_there(database: Database) -> None:
@@ -104,6 +112,34 @@ async def test_control_a_session_that_did_not_goes_elsewhere(database: Database)
         for replica in database.replicas:
             replica.connector.abort()
         assert await session.scalar(text("SELECT 1")) == 1
+
+
+async def test_a_prepared_read_under_way_goes_elsewhere_too(database: Database) -> None:
+    async with database.read() as session:
+        read = asyncio.create_task(session.fetch(SLEEP, {"seconds": 0.5}))
+        await asyncio.sleep(0.2)
+        for replica in database.replicas:
+            replica.connector.abort()
+        [row] = await read
+    assert row["one"] == 1
+
+
+async def test_a_prepared_read_that_is_cancelled_leaves_no_connection_taken(database: Database) -> None:
+    async with database.read() as session:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await session.fetch(SLEEP, {"seconds": 10})
+        assert [row["one"] for row in await session.fetch(SLEEP, {"seconds": 0})] == [1]
+    assert all(replica.pool_state().in_use == 0 for replica in database.replicas)
+
+
+async def test_an_error_of_a_prepared_statement_leaves_its_connection_usable(database: Database) -> None:
+    broken = Prepared(select((ONE // named("by", 0, column("by", Integer))).label("one")))
+    async with database.read() as session:
+        for _ in range(20):
+            with pytest.raises(asyncpg.DivisionByZeroError):
+                await session.fetch(broken, {"by": 0})
+        assert await session.fetch(broken, {"by": 1}) == [{"one": 1}]
 
 
 async def test_the_commit_is_done_when_the_block_ends(database: Database, observer: asyncpg.Connection) -> None:

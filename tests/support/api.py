@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
 import asyncpg
@@ -22,6 +23,7 @@ from sqlalchemy import Engine, event
 from app.features.identity.roles import SCOPES
 from app.main import create_app
 from app.platform.postgres.base import uuid7
+from app.platform.postgres.server import Server
 from app.platform.security.caller import Role
 from app.platform.security.tokens import TokenIssuer
 from app.platform.telemetry.context import request_context
@@ -238,8 +240,14 @@ def recorded_sql() -> Iterator[list[str]]:
         if request_context.get(None) is not None:
             statements.append(statement)
 
+    def fetched(server: Server, sql: str, arguments: Any) -> Any:
+        record(None, None, sql)
+        return fetch(server, sql, arguments)
+
+    fetch = Server.fetch
     event.listen(Engine, "before_cursor_execute", record)
     try:
-        yield statements
+        with patch.object(Server, "fetch", fetched):
+            yield statements
     finally:
         event.remove(Engine, "before_cursor_execute", record)

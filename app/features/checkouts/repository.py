@@ -1,10 +1,24 @@
 """Every query about checkouts."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Uuid, any_, case, func, insert, literal, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    Uuid,
+    any_,
+    case,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -12,8 +26,10 @@ from app.features.checkouts.models import Checkout
 from app.features.checkouts.schemas import OWN_FIELDS, CheckoutsQuery
 from app.platform.http.pagination import Listing, Slice, Window
 from app.platform.http.totals import total_of
+from app.platform.postgres import Statements, fetch, named
 
 Row = dict[str, Any]
+STATEMENTS = Statements()
 LISTING = Listing(
     name="checkouts",
     sorts={
@@ -28,7 +44,11 @@ LISTING = Listing(
 IS_OPEN = Checkout.returned_at.is_(None)
 # The status is not stored: it would have to be changed by the mere passing of time.
 IS_OVERDUE = IS_OPEN & (Checkout.due_at < func.now())
-STATUS = case((~IS_OPEN, "returned"), (IS_OVERDUE, "overdue"), else_="open").label("status")
+STATUS = case(
+    (~IS_OPEN, literal_column("'returned'", Text)),
+    (IS_OVERDUE, literal_column("'overdue'", Text)),
+    else_=literal_column("'open'", Text),
+).label("status")
 BY_STATUS = {"open": IS_OPEN, "overdue": IS_OVERDUE, "returned": ~IS_OPEN}
 
 
@@ -41,6 +61,22 @@ def _ids(values: Sequence[UUID]) -> ColumnElement[Sequence[UUID]]:
     return literal(list(values), ARRAY(Uuid))
 
 
+# The condition that each filter with a value makes of it.
+FILTERS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
+    "user_id": lambda value: Checkout.user_id == named("user_id", value, Checkout.user_id),
+    "equipment_id": lambda value: Checkout.equipment_id == named("equipment_id", value, Checkout.equipment_id),
+    "updated_since": lambda value: Checkout.updated_at >= named("updated_since", value, Checkout.updated_at),
+}
+
+
+def given(query: CheckoutsQuery) -> dict[str, Any]:
+    """The filters with a value that are in use."""
+    values = {name: value for name in FILTERS if (value := getattr(query, name)) is not None}
+    if query.user_id is not None:
+        values["user_id"] = UUID(query.user_id)
+    return values
+
+
 class CheckoutRepository:
     """Sees one organization only."""
 
@@ -50,14 +86,26 @@ class CheckoutRepository:
 
     def matching(self, query: CheckoutsQuery, fields: Sequence[str] = ("id",)) -> Select[Any]:
         """The checkouts that the filters let through, unordered."""
-        return select(*columns(fields)).where(self._own, *self._filters(query))
+        statuses = () if query.status is None else (BY_STATUS[query.status],)
+        filters = (FILTERS[name](value) for name, value in given(query).items())
+        return select(*columns(fields)).where(self._own, *statuses, *filters)
 
     async def page(self, query: CheckoutsQuery, fields: Sequence[str], window: Window) -> Slice:
-        rows = await self.session.execute(window.apply(self.matching(query, fields)))
-        return window.slice(rows.mappings().all(), await total_of(self.session, self.matching(query), query.total))
+        filters = given(query)
+        statement = STATEMENTS.get(
+            ("page", *fields, query.status, *filters, window.shape), lambda: window.apply(self.matching(query, fields))
+        )
+        values = {"organization_id": self.organization_id, **filters, **window.values()}
+        rows = await fetch(self.session, statement, values)
+        return window.slice(rows, await total_of(self.session, self.matching(query), query.total))
 
     async def get(self, checkout_id: UUID, fields: Sequence[str] = OWN_FIELDS) -> Row | None:
-        return await self._one(select(*columns(fields)).where(self._own, Checkout.id == checkout_id))
+        def build() -> Select[Any]:
+            return select(*columns(fields)).where(self._own, Checkout.id == named("id", checkout_id, Checkout.id))
+
+        values = {"organization_id": self.organization_id, "id": checkout_id}
+        rows = await fetch(self.session, STATEMENTS.get(("get", *fields), build), values)
+        return rows[0] if rows else None
 
     async def add(self, values: Mapping[str, Any]) -> Row:
         """Raises `sqlalchemy.exc.IntegrityError` when the item is out already."""
@@ -100,19 +148,9 @@ class CheckoutRepository:
 
     @property
     def _own(self) -> ColumnElement[bool]:
-        return Checkout.organization_id == self.organization_id
-
-    def _filters(self, query: CheckoutsQuery) -> list[ColumnElement[bool]]:
-        found: list[ColumnElement[bool]] = []
-        if query.status is not None:
-            found.append(BY_STATUS[query.status])
-        if query.user_id is not None:
-            found.append(Checkout.user_id == UUID(query.user_id))
-        if query.equipment_id is not None:
-            found.append(Checkout.equipment_id == query.equipment_id)
-        if query.updated_since is not None:
-            found.append(Checkout.updated_at >= query.updated_since)
-        return found
+        column = Checkout.organization_id
+        own: ColumnElement[bool] = column == named("organization_id", self.organization_id, column)
+        return own
 
     async def _one(self, statement: Any) -> Row | None:
         row = (await self.session.execute(statement)).mappings().one_or_none()

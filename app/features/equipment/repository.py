@@ -1,17 +1,18 @@
 """Every query about equipment."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.features.equipment.models import Equipment
 from app.features.equipment.schemas import OWN_FIELDS, EquipmentQuery
 from app.platform.http.pagination import Listing, Slice, Window
 from app.platform.http.totals import total_of
+from app.platform.postgres import Statements, fetch, named
 
 LISTING = Listing(
     name="equipment",
@@ -24,6 +25,8 @@ LISTING = Listing(
     default_sort="name",
     tiebreak=Equipment.id,
 )
+STATEMENTS = Statements()
+SIMPLE: ColumnElement[str] = literal_column("'simple'")
 Row = dict[str, Any]
 
 
@@ -37,6 +40,25 @@ def search_query(words: str) -> str:
     return " & ".join(f"'{word}':*" for word in re.split(r"[\W_]+", words) if word)
 
 
+# The condition that each filter makes of its value.
+FILTERS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
+    "category": lambda value: Equipment.category == named("category", value, Equipment.category),
+    "status": lambda value: Equipment.status == named("status", value, Equipment.status),
+    "location": lambda value: Equipment.location == named("location", value, Equipment.location),
+    "tag": lambda value: Equipment.tags.contains(named("tag", value, Equipment.tags)),
+    "q": lambda value: Equipment.search.op("@@")(func.to_tsquery(SIMPLE, named("q", value, Equipment.name))),
+    "updated_since": lambda value: Equipment.updated_at >= named("updated_since", value, Equipment.updated_at),
+}
+
+
+def given(query: EquipmentQuery) -> dict[str, Any]:
+    """The filters that are in use."""
+    values = {name: value for name in FILTERS if (value := getattr(query, name)) not in (None, [])}
+    if query.q is not None:
+        values["q"] = search_query(query.q)
+    return values
+
+
 class EquipmentRepository:
     """Sees one organization only."""
 
@@ -46,14 +68,26 @@ class EquipmentRepository:
 
     def matching(self, query: EquipmentQuery, fields: Sequence[str] = ("id",)) -> Select[Any]:
         """The items that the filters let through, unordered."""
-        return select(*columns(fields)).where(self._own, *self._filters(query))
+        return select(*columns(fields)).where(
+            self._own, *(FILTERS[name](value) for name, value in given(query).items())
+        )
 
     async def page(self, query: EquipmentQuery, fields: Sequence[str], window: Window) -> Slice:
-        rows = await self.session.execute(window.apply(self.matching(query, fields)))
-        return window.slice(rows.mappings().all(), await total_of(self.session, self.matching(query), query.total))
+        filters = given(query)
+        statement = STATEMENTS.get(
+            ("page", *fields, *filters, window.shape), lambda: window.apply(self.matching(query, fields))
+        )
+        values = {"organization_id": self.organization_id, **filters, **window.values()}
+        rows = await fetch(self.session, statement, values)
+        return window.slice(rows, await total_of(self.session, self.matching(query), query.total))
 
     async def get(self, equipment_id: UUID, fields: Sequence[str] = OWN_FIELDS) -> Row | None:
-        return await self._one(select(*columns(fields)).where(self._own, Equipment.id == equipment_id))
+        def build() -> Select[Any]:
+            return select(*columns(fields)).where(self._own, Equipment.id == named("id", equipment_id, Equipment.id))
+
+        values = {"organization_id": self.organization_id, "id": equipment_id}
+        rows = await fetch(self.session, STATEMENTS.get(("get", *fields), build), values)
+        return rows[0] if rows else None
 
     async def lock(self, equipment_id: UUID) -> Row | None:
         """Status and version of an item that no one else can change until the transaction ends."""
@@ -94,23 +128,9 @@ class EquipmentRepository:
 
     @property
     def _own(self) -> ColumnElement[bool]:
-        return Equipment.organization_id == self.organization_id
-
-    def _filters(self, query: EquipmentQuery) -> list[ColumnElement[bool]]:
-        found: list[ColumnElement[bool]] = []
-        if query.category is not None:
-            found.append(Equipment.category == query.category)
-        if query.status is not None:
-            found.append(Equipment.status == query.status)
-        if query.location is not None:
-            found.append(Equipment.location == query.location)
-        if query.tag:
-            found.append(Equipment.tags.contains(query.tag))
-        if query.q is not None:
-            found.append(Equipment.search.op("@@")(func.to_tsquery("simple", search_query(query.q))))
-        if query.updated_since is not None:
-            found.append(Equipment.updated_at >= query.updated_since)
-        return found
+        column = Equipment.organization_id
+        own: ColumnElement[bool] = column == named("organization_id", self.organization_id, column)
+        return own
 
     async def _one(self, statement: Any) -> Row | None:
         row = (await self.session.execute(statement)).mappings().one_or_none()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from pydantic import Field
-from sqlalchemy import ColumnElement, Select, bindparam, tuple_
+from sqlalchemy import ColumnElement, Integer, Select, bindparam, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 from starlette.datastructures import URL
 
@@ -23,6 +23,9 @@ MAX_LIMIT = 200
 MAX_PAGE = 200
 MAX_LINK = 4_096  # bytes; proxies bound the headers of an answer, and the cursors are in the body too
 
+QUERY_CHARACTERS = "%=&+:,;@/?!$'()*"  # RFC 3986, section 3.4; what is encoded already stays as it is
+
+LIMIT, OFFSET, AFTER_KEY, AFTER_TIEBREAK = "page_limit", "page_offset", "page_after_key", "page_after_tiebreak"
 KEY_LABEL = "_page_key"
 TIEBREAK_LABEL = "_page_tiebreak"
 
@@ -85,7 +88,8 @@ class Order:
     def after(self, values: tuple[Any, ...]) -> ColumnElement[bool]:
         """`(key, tiebreak) > (:a, :b)`: as one row-wise comparison Postgres turns it into an index condition."""
         columns = (self.key, self.tiebreak)
-        bounds = tuple_(*(bindparam(None, value, column.type) for column, value in zip(columns, values, strict=True)))
+        places = zip((AFTER_KEY, AFTER_TIEBREAK), columns, values, strict=True)
+        bounds = tuple_(*(bindparam(name, value, column.type) for name, column, value in places))
         return tuple_(*columns) < bounds if self.descending else tuple_(*columns) > bounds
 
 
@@ -108,6 +112,7 @@ class Slice:
 class Window:
     """The part of a listing that a request asks for."""
 
+    sort: str
     order: Order
     seal: CursorSeal
     limit: int
@@ -123,8 +128,21 @@ class Window:
         order = self.order.reversed() if self.backwards else self.order
         if self.position is not None:
             statement = statement.where(order.after(self.position.values))
-        statement = order.apply(self._with_edges(statement)).limit(self.limit + 1)
-        return statement.offset(self.offset) if self.offset else statement
+        values = self.values()
+        statement = order.apply(self._with_edges(statement)).limit(bindparam(LIMIT, values[LIMIT], Integer))
+        return statement.offset(bindparam(OFFSET, self.offset, Integer)) if self.offset else statement
+
+    @property
+    def shape(self) -> tuple[str, bool, bool, bool]:
+        """What `apply` depends on beside the listing: equal shapes make equal statements, but for `values`."""
+        return self.sort, self.position is not None, self.backwards, self.offset > 0
+
+    def values(self) -> dict[str, Any]:
+        """Of the parameters that `apply` adds, by name."""
+        values: dict[str, Any] = {LIMIT: self.limit + 1, OFFSET: self.offset}
+        if self.position is not None:
+            values |= zip((AFTER_KEY, AFTER_TIEBREAK), self.position.values, strict=True)
+        return values
 
     def slice(self, rows: Sequence[Mapping[str, Any]], total: int | None = None) -> Slice:
         """The page, of the rows that the applied statement gave."""
@@ -132,7 +150,7 @@ class Window:
         items = [dict(row) for row in rows[: self.limit]]
         if self.backwards:
             items.reverse()
-        edges = [self._edge(item) for item in items]
+        edges = self._edges_of(items)
         after, before = (True, more) if self.backwards else (more, self.position is not None or self.offset > 0)
         return Slice(
             items,
@@ -147,9 +165,16 @@ class Window:
         missing = [column.label(label) for label, column in self._edges() if hash(column) not in held]
         return statement.add_columns(*missing) if missing else statement
 
-    def _edge(self, item: dict[str, Any]) -> tuple[Any, ...]:
-        """The values that a cursor at this item needs; takes out those that were only read for it."""
-        return tuple(item.pop(label) if label in item else item[str(column.key)] for label, column in self._edges())
+    def _edges_of(self, items: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+        """The values that a cursor at the first and at the last item needs; takes out what was only read for it."""
+        if not items:
+            return []
+        names = [label if label in items[0] else str(column.key) for label, column in self._edges()]
+        edges = [tuple(item[name] for name in names) for item in (items[0], items[-1])]
+        for name in {KEY_LABEL, TIEBREAK_LABEL}.intersection(items[0]):
+            for item in items:
+                del item[name]
+        return edges
 
     def _edges(self) -> tuple[tuple[str, ColumnElement[Any]], ...]:
         return (KEY_LABEL, self.order.key), (TIEBREAK_LABEL, self.order.tiebreak)
@@ -173,6 +198,7 @@ class CursorSigner:
         sort = params.sort or listing.default_sort
         seal = CursorSeal.bind(self._key, listing.name, sort, scope, params.filters())
         return Window(
+            sort=sort,
             order=order,
             seal=seal,
             limit=params.limit,
@@ -191,12 +217,9 @@ def _position(seal: CursorSeal, cursor: str) -> Position:
 
 def link_header(url: URL, page: Slice) -> dict[str, str]:
     """`Link` (RFC 8288) to the pages around this one, relative to the host; left out where it would be too long."""
+    given = [part for part in url.query.split("&") if part and part.partition("=")[0] not in ("page", "cursor")]
+    start = f"{quote(url.path)}?{quote('&'.join([*given, 'cursor=']), safe=QUERY_CHARACTERS)}"
     targets = (("next", page.next_cursor), ("prev", page.prev_cursor))
-    links = [f'<{_target(url, cursor)}>; rel="{rel}"' for rel, cursor in targets if cursor is not None]
+    links = [f'<{start}{cursor}>; rel="{rel}"' for rel, cursor in targets if cursor is not None]
     link = ", ".join(links)
     return {"Link": link} if links and len(link) <= MAX_LINK else {}
-
-
-def _target(url: URL, cursor: str) -> str:
-    query = url.remove_query_params("page").include_query_params(cursor=cursor).query
-    return f"{quote(url.path)}?{query}"

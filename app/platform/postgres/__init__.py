@@ -2,6 +2,7 @@
 
 from app.platform.postgres.database import Database
 from app.platform.postgres.options import DatabaseOptions
-from app.platform.postgres.sessions import Commit, ReadSession, WriteSession
+from app.platform.postgres.prepared import Statements, named
+from app.platform.postgres.sessions import Commit, ReadSession, WriteSession, fetch
 
-__all__ = ["Commit", "Database", "DatabaseOptions", "ReadSession", "WriteSession"]
+__all__ = ["Commit", "Database", "DatabaseOptions", "ReadSession", "Statements", "WriteSession", "fetch", "named"]

@@ -69,7 +69,7 @@ class Database:
             required = max(required, await self._monitor.position_after(moment))
         server = self.primary.reader if fresh else await self._router.choose(required)
         route = ReadRoute(self._router, server, required)
-        session = ReadSession(route)
+        session = ReadSession(route, direct=not self._options.behind_pooler)
         try:
             yield session
         except Exception as error:
@@ -78,7 +78,8 @@ class Database:
             raise
         finally:
             route.leave()
-            await session.close()
+            if session.in_transaction():
+                await session.close()
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[WriteSession]:

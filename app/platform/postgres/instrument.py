@@ -12,21 +12,35 @@ from app.platform.postgres.labels import route_comment
 from app.platform.telemetry.context import current
 
 
-def instrument(engine: AsyncEngine, server: str) -> None:
-    queries = metrics.QUERIES.labels(server).inc
-    query_seconds = metrics.QUERY_SECONDS.labels(server).inc
+class Meter:
+    """What is counted at each statement that goes to one server. Moments are of `perf_counter`."""
 
+    def __init__(self, server: str) -> None:
+        self.server = server
+        self._queries = metrics.QUERIES.labels(server).inc
+        self._seconds = metrics.QUERY_SECONDS.labels(server).inc
+
+    def labelled(self, sql: str) -> str:
+        return route_comment(current().route) + sql
+
+    def sending(self) -> float:
+        current().queries += 1
+        self._queries()
+        return perf_counter()
+
+    def answered(self, sent: float) -> None:
+        seconds = perf_counter() - sent
+        current().query_seconds += seconds
+        self._seconds(seconds)
+
+
+def instrument(engine: AsyncEngine, meter: Meter) -> None:
     def before(connection: Any, cursor: Any, statement: str, parameters: Any, execution: Any, many: bool) -> Any:
-        context = current()
-        context.queries += 1
-        queries()
-        execution.sent_at = perf_counter()
-        return route_comment(context.route) + statement, parameters
+        execution.sent_at = meter.sending()
+        return meter.labelled(statement), parameters
 
     def after(connection: Any, cursor: Any, statement: str, parameters: Any, execution: Any, many: bool) -> None:
-        seconds = perf_counter() - execution.sent_at
-        current().query_seconds += seconds
-        query_seconds(seconds)
+        meter.answered(execution.sent_at)
 
     def taken(connection: Any, record: Any, proxy: Any) -> None:
         """In place of `pool_pre_ping`, which costs a round trip: the socket knows already when the server is gone."""
@@ -36,7 +50,8 @@ def instrument(engine: AsyncEngine, server: str) -> None:
 
     def given_back(connection: Any, record: Any) -> None:
         if (taken_at := record.info.pop("taken", None)) is not None:
-            metrics.HOLD_SECONDS.labels(server, current().route).observe(perf_counter() - taken_at)
+            held = metrics.HOLD_SECONDS.labels(meter.server, current().route)
+            held.observe(perf_counter() - taken_at)
 
     event.listen(engine.sync_engine, "before_cursor_execute", before, retval=True)
     event.listen(engine.sync_engine, "after_cursor_execute", after)

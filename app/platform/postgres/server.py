@@ -1,14 +1,18 @@
 """One Postgres server as this process sees it: a pool of connections, and a way to drop them all at once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
+import asyncpg
+import orjson
 from sqlalchemy import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import greenlet_spawn
 
 from app.platform.postgres.connector import Connector
 from app.platform.postgres.errors import DatabaseUnavailable
-from app.platform.postgres.instrument import instrument
+from app.platform.postgres.instrument import Meter, instrument
 from app.platform.postgres.options import DatabaseOptions
 from app.platform.postgres.pool import Pool
 from app.platform.postgres.transaction import Connection
@@ -37,13 +41,30 @@ class Server:
         server_url = whole_url.difference_update_query(["name", "probe"])
         self._probe_url = server_url.set(database=cast(str, whole_url.query.get("probe", whole_url.database)))
         self.engine = _create_engine(server_url, options, self.connector, size, overflow, autocommit=read_only)
-        instrument(self.engine, name)
+        self._meter = Meter(name)
+        instrument(self.engine, self._meter)
         self._pool.server = name
 
     @property
     def served_by(self) -> str:
         """As X-Served-By says it."""
         return "primary"
+
+    async def fetch(self, sql: str, arguments: Sequence[Any]) -> list[Any]:
+        """One statement, on a connection of the pool that is held for no longer than it takes."""
+        held = await greenlet_spawn(self._pool.connect)
+        connection = cast(Connection, held.driver_connection)
+        try:
+            sent = self._meter.sending()
+            records: list[Any] = await connection.fetch(self._meter.labelled(sql), *arguments)
+            self._meter.answered(sent)
+        except BaseException as error:
+            if not isinstance(error, asyncpg.PostgresError) or connection.is_closed():
+                held.invalidate(error)
+            raise
+        finally:
+            await greenlet_spawn(held.close)
+        return records
 
     async def connect(self) -> Connection:
         """A connection beside the pool, to probe it by; known to the connector as well."""
@@ -74,6 +95,7 @@ def _create_engine(
     return create_async_engine(
         url,
         poolclass=Pool,
+        json_deserializer=orjson.loads,
         pool_size=size,
         max_overflow=overflow,
         pool_timeout=options.pool_timeout_seconds,

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from sqlalchemy.util import greenlet_spawn
 
 from app.platform.postgres import metrics
 from app.platform.postgres.errors import CommitOutcomeUnknown
+from app.platform.postgres.prepared import Prepared, Row, Values
 from app.platform.postgres.routing import ReadRoute
 from app.platform.postgres.server import Server
 from app.platform.postgres.transaction import Connection
@@ -56,13 +58,13 @@ class DivertingSession(Session):
             except Exception as error:
                 if not self.route.divert(error):
                     raise
-                self._start_over()
+                self.start_over()
             else:
                 self.route.answered = True
                 return result
 
-    def _start_over(self) -> None:
-        """What was loaded so far stays readable; a rollback would expire it."""
+    def start_over(self) -> None:
+        """On the route's next server. What was loaded so far stays readable; a rollback would expire it."""
         self.expunge_all()
         self.rollback()
         self.bind = self.route.server.engine.sync_engine
@@ -77,9 +79,42 @@ class ReadSession(AsyncSession):
 
     sync_session_class = DivertingSession
 
-    def __init__(self, route: ReadRoute) -> None:
+    def __init__(self, route: ReadRoute, *, direct: bool = True) -> None:
         super().__init__(route.server.engine, expire_on_commit=False, autoflush=False)
-        self.sync_session.route = route  # type: ignore[attr-defined]
+        self._route = self._diverting.route = route
+        self._direct = direct  # False: each read needs a transaction around it
+
+    async def fetch(self, prepared: Prepared, values: Values) -> list[Row]:
+        """The rows of one statement, at the least cost: nothing is held before and after it."""
+        if self._route.pinned or not self._direct:
+            return await through(self, prepared, values)
+        arguments = prepared.arguments(values)
+        while True:
+            try:
+                records = await self._route.server.fetch(prepared.sql, arguments)
+            except Exception as error:
+                if not self._route.divert(error):
+                    raise
+                await greenlet_spawn(self._diverting.start_over)
+            else:
+                self._route.answered = True
+                return [dict(record) for record in records]
+
+    @property
+    def _diverting(self) -> DivertingSession:
+        return cast(DivertingSession, self.sync_session)
+
+
+async def fetch(session: AsyncSession, prepared: Prepared, values: Values) -> list[Row]:
+    """The rows of a prepared statement, read in whatever session there is."""
+    if isinstance(session, ReadSession):
+        return await session.fetch(prepared, values)
+    return await through(session, prepared, values)
+
+
+async def through(session: AsyncSession, prepared: Prepared, values: Values) -> list[Row]:
+    """By way of SQLAlchemy: in the session's transaction."""
+    return [dict(row) for row in (await session.execute(prepared.statement, values)).mappings()]
 
 
 class WriteSession(AsyncSession):

@@ -62,7 +62,7 @@ def test_the_first_page_reads_one_row_more_than_it_shows():
         "SELECT items.id, items.name FROM items WHERE items.org = $1::UUID "
         "ORDER BY items.name ASC, items.id ASC LIMIT $2::INTEGER"
     )
-    assert statement.compile(dialect=dialect()).params["param_1"] == 3
+    assert statement.compile(dialect=dialect()).params["page_limit"] == 3
 
 
 def test_the_next_page_begins_by_one_row_wise_comparison():
