@@ -8,10 +8,10 @@ DEV_PORT ?= 8200
 ROWS ?= 1000000
 FAULTS ?= full
 
-.PHONY: help install up down status restart failover logs dev test faults bench explain lint fmt typecheck migrate migration seed psql redis-cli clean
+.PHONY: help install up down status restart failover logs dev test faults bench explain lint fmt typecheck audit-verify migrate migration seed psql redis-cli clean
 
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## Install what is missing, nothing else (TESTS=1 for what the tests need too)
 	@PYTHON=$(PYTHON) TESTS=$(TESTS) deploy/local/install.sh
@@ -49,6 +49,9 @@ bench: install ## Measure (ARGS= for bench)
 
 explain: ## The plan of every query on this stack's data (ARGS="--analyze --brief")
 	@$(LOCAL) run python -m bench.explain $(ARGS)
+
+audit-verify: ## Is the audit log complete, unchanged and in order (ANCHOR=NUMBER:SIGNATURE from the log)
+	@$(LOCAL) run python -m app.audit_verify $(if $(ANCHOR),--anchor $(ANCHOR))
 
 lint: install ## Style and import contracts
 	@$(BIN)/ruff check .

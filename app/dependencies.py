@@ -74,6 +74,7 @@ SCOPES = {
     "checkouts:read": "See who has what",
     "checkouts:write": "Check equipment out and return it",
     "analytics:read": "See the figures",
+    "audit:read": "See who did what",
 }
 caller = CallerScheme(
     flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl="/api/v1/auth/token", scopes=SCOPES)),

@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.features.analytics import endpoints as analytics
+from app.features.audit import endpoints as audit
 from app.features.checkouts import endpoints as checkouts
 from app.features.equipment import endpoints as equipment
 from app.features.identity import endpoints as identity
@@ -117,6 +118,7 @@ def api_router(settings: Settings) -> APIRouter:
     router.include_router(checkouts.router)
     router.include_router(identity.router)
     router.include_router(analytics.router)
+    router.include_router(audit.router)
     router.include_router(
         batch_router(
             lambda request: request.app.state.gateway,

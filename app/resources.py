@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
 
+from app.platform.audit import AuditKeys, AuditTrail
+from app.platform.audit.checkpoints import Checkpoints
 from app.platform.cache import ResponseCache
 from app.platform.http.consistency import Consistency
 from app.platform.http.idempotency import Idempotency
@@ -77,9 +79,14 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         if revocation_log.TAG in commit.tags:
             await revocations.refresh()
 
-    database = Database(database_options(settings), on_commit=(invalidate, remember, hear))
+    keys_of_audit = audit_keys(settings)
+    trail = AuditTrail(keys_of_audit, enabled=settings.audit_enabled)
+    database = Database(
+        database_options(settings), on_commit=(invalidate, remember, hear), before_commit=(trail.write,)
+    )
     revocations = revocations_of(database, settings)
     await cache.start()
+    checkpoints = asyncio.create_task(checkpoints_of(database, keys_of_audit, settings))
     await database.start()
     try:
         await revocations.start()
@@ -106,6 +113,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         )
     finally:
         await revocations.aclose()
+        checkpoints.cancel()
+        await asyncio.wait([checkpoints])
         await database.aclose()
         await rate_limiter.aclose()
         await cache.aclose()
@@ -132,6 +141,17 @@ def revocations_of(database: Database, settings: Settings) -> Revocations:
         RevocationLog(server, keep_seconds) for server in (database.primary.reader, *database.replicas)
     )
     return Revocations(primary, replicas, keep_seconds=keep_seconds, enabled=settings.revocation_enabled)
+
+
+async def checkpoints_of(database: Database, keys: AuditKeys, settings: Settings) -> None:
+    """Of the audit log, again and again."""
+    if settings.audit_enabled:
+        await Checkpoints(database, keys, interval_seconds=settings.audit_checkpoint_seconds).run()
+
+
+def audit_keys(settings: Settings) -> AuditKeys:
+    secrets = [secret.get_secret_value() for secret in (settings.secret_key, *settings.secret_keys_previous)]
+    return AuditKeys(lambda: secrets)
 
 
 def signing_keys(settings: Settings) -> SigningKeys:

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
 
     # Secrets
     secret_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)
+    secret_keys_previous: Annotated[tuple[SecretStr, ...], NoDecode] = ()  # still good for what they have signed
     jwt_private_key: SecretStr | None = None  # Ed25519, PEM; development derives one from SECRET_KEY
 
     # HTTP
@@ -81,6 +82,8 @@ class Settings(BaseSettings):
     consistency_enabled: bool = True  # off: reads may lack the caller's own last write
     idempotency_enabled: bool = True
     revocation_enabled: bool = True  # off: a token is good until it ends, whatever has become of its session
+    audit_enabled: bool = True
+    audit_checkpoint_seconds: Seconds = 10.0  # between two checkpoints of the audit log, about
     metrics_enabled: bool = True
 
     # Identity
@@ -92,7 +95,10 @@ class Settings(BaseSettings):
     # Errors
     sentry_dsn: SecretStr | None = None
 
-    @field_validator("allowed_hosts", "cors_origins", "metrics_peers", "database_replica_urls", mode="before")
+    @field_validator(
+        *("allowed_hosts", "cors_origins", "metrics_peers", "database_replica_urls", "secret_keys_previous"),
+        mode="before",
+    )
     @classmethod
     def split_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -121,6 +127,7 @@ class Settings(BaseSettings):
             "RATE_LIMIT_ENABLED is off": not self.rate_limit_enabled,
             "IDEMPOTENCY_ENABLED is off, and nginx repeats writes that carry a key": not self.idempotency_enabled,
             "REVOCATION_ENABLED is off": not self.revocation_enabled,
+            "AUDIT_ENABLED is off": not self.audit_enabled,
             "EXPOSE_INTERNALS is on": self.internals_exposed,
             "LOG_LEVEL debug logs more than it should": self.log_level == "debug",
         }

@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 import app.features.checkouts.models
 import app.features.equipment.models
 import app.features.identity.models
+import app.platform.audit.tables
 import app.platform.http.kept_answers
 import app.platform.security.revocation_log  # noqa: F401  (importing the models fills the metadata)
 from app.platform.postgres.base import Base

@@ -68,6 +68,7 @@ def test_every_feature_is_told() -> None:
         ("GET", "/checkouts/{checkout_id}"),
         ("POST", "/checkouts/{checkout_id}/return"),
         ("GET", "/analytics/equipment"),
+        ("GET", "/audit"),
         ("POST", "/batch"),
     }
 

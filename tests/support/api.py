@@ -101,9 +101,10 @@ async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def caught_up(services: DataServices) -> None:
-    """Wait until every replica has replayed what is on the primary now."""
+    """Wait until every replica has replayed what is committed on the primary now."""
     async with connected(services.primary_dsn) as primary:
-        position = await primary.fetchval("SELECT pg_current_wal_insert_lsn()::text")
+        # Not the insert position: what no commit waits for (a pruned page) may lie there unsent.
+        position = await primary.fetchval("SELECT pg_current_wal_flush_lsn()::text")
     for dsn in services.replica_dsns:
         async with connected(dsn) as replica:
             await eventually(partial(replica.fetchval, REPLAYED, position))

@@ -12,7 +12,7 @@ from deploy.local.options import Options
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-METRIC = re.compile(r"\b(?:http|postgres|redis|cache|rate_limit|circuit_breaker|deadlines|idempotency)_[a-z_]+\b")
+METRIC = re.compile(r"\b(?:http|postgres|redis|cache|rate_limit|circuit_breaker|deadlines|idempotency|audit)_[a-z_]+\b")
 METRIC_ENDINGS = ("_total", "_seconds", "_bytes", "_connections", "_in_use", "_open", "_eligible", "_commands")
 VARIABLE = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`")
 # Read by gunicorn's configuration, nginx' template or Prometheus' client.
@@ -87,6 +87,7 @@ def test_what_production_refuses_is_told() -> None:
         rate_limit_enabled=False,
         idempotency_enabled=False,
         revocation_enabled=False,
+        audit_enabled=False,
     )
     security = (ROOT / "SECURITY.md").read_text()
     assert [name for weakness in weak.weaknesses() if f"`{(name := weakness.split()[0])}`" not in security] == []

@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from app.features.checkouts.repository import CheckoutRepository, Row
 from app.features.checkouts.schemas import CheckoutIn, ReturnIn
 from app.features.equipment import service as equipment
+from app.platform.audit import record
 from app.platform.cache import tag
 from app.platform.errors import Conflict, NotFound, Unauthenticated
 from app.platform.postgres import ReadSession, WriteSession
@@ -35,6 +36,7 @@ async def check_out(session: WriteSession, caller: Caller, equipment_id: UUID, b
             raise Unauthenticated("The account of this token is gone.") from None
         # The status said available and an open checkout stands against it: the constraint has the last word.
         raise equipment.AlreadyCheckedOut() from None
+    record(session, caller, "checkout.created", checkout["id"], equipment_id=str(equipment_id))
     session.touch(tag(caller.organization_id, "checkouts"))
     return checkout
 
@@ -47,6 +49,7 @@ async def give_back(session: WriteSession, caller: Caller, checkout_id: UUID, bo
         await get(session, caller, checkout_id, ("id",))
         raise AlreadyReturned()
     await equipment.check_in(session, caller, checkout["equipment_id"])
+    record(session, caller, "checkout.returned", checkout_id, equipment_id=str(checkout["equipment_id"]))
     session.touch(tag(caller.organization_id, "checkouts"))
     return checkout
 

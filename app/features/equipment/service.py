@@ -8,6 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from app.features.equipment.models import Equipment
 from app.features.equipment.repository import EquipmentRepository, Row
 from app.features.equipment.schemas import EquipmentIn, EquipmentPatch, Status
+from app.platform.audit import record
 from app.platform.cache import tag
 from app.platform.errors import Conflict, NotFound
 from app.platform.postgres import ReadSession, WriteSession
@@ -44,6 +45,7 @@ async def create(session: WriteSession, caller: Caller, body: EquipmentIn) -> Ro
         item = await EquipmentRepository(session, caller.organization_id).add(body.model_dump())
     except IntegrityError:
         raise AssetTagTaken(f"Asset tag {body.asset_tag!r} is in use.") from None
+    record(session, caller, "equipment.created", item["id"])
     _touch(session, caller)
     return item
 
@@ -60,6 +62,7 @@ async def change(
     except IntegrityError:
         raise AssetTagTaken(f"Asset tag {body.asset_tag!r} is in use.") from None
     assert item is not None  # locked above
+    record(session, caller, "equipment.changed", equipment_id, fields=sorted(values), version=item["version"])
     _touch(session, caller)
     return item
 
@@ -69,6 +72,7 @@ async def remove(session: WriteSession, caller: Caller, equipment_id: UUID, chec
     repository = EquipmentRepository(session, caller.organization_id)
     await _lock(repository, equipment_id, check, in_house=True)
     await repository.remove(equipment_id)
+    record(session, caller, "equipment.removed", equipment_id)
     _touch(session, caller)
 
 

@@ -6,10 +6,11 @@ from app.platform.security.caller import Role
 
 READ = frozenset({"equipment:read", "checkouts:read", "analytics:read"})
 WRITE = READ | {"equipment:write", "checkouts:write"}
+ADMINISTER = WRITE | {"audit:read"}
 
 SCOPES: Mapping[Role, frozenset[str]] = {
-    Role.OWNER: WRITE,
-    Role.ADMIN: WRITE,
+    Role.OWNER: ADMINISTER,
+    Role.ADMIN: ADMINISTER,
     Role.MEMBER: WRITE,
     Role.VIEWER: READ,
 }

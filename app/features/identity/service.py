@@ -5,6 +5,7 @@ from sqlalchemy.exc import IntegrityError
 from app.features.identity.repository import IdentityRepository, Row
 from app.features.identity.roles import SCOPES
 from app.features.identity.schemas import Registration
+from app.platform.audit import Actor, record
 from app.platform.errors import Conflict, Unauthenticated
 from app.platform.postgres import ReadSession, WriteSession
 from app.platform.postgres.base import uuid7
@@ -36,6 +37,7 @@ async def register(session: WriteSession, body: Registration, password_hash: str
         )
     except IntegrityError:
         raise EmailTaken() from None
+    record(session, Actor(organization_id, user_id), "organization.created", organization_id)
     user = await repository.user(organization_id, user_id)
     assert user is not None
     return user

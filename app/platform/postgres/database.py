@@ -16,7 +16,7 @@ from app.platform.postgres.options import DatabaseOptions
 from app.platform.postgres.primary import Primary
 from app.platform.postgres.replica import Replica
 from app.platform.postgres.routing import ReadRoute, Router
-from app.platform.postgres.sessions import Commit, ReadSession, WriteSession
+from app.platform.postgres.sessions import Commit, Finishing, ReadSession, WriteSession
 from app.platform.telemetry.context import current
 
 logger = logging.getLogger(__name__)
@@ -31,8 +31,15 @@ T = TypeVar("T")
 class Database:
     """Lives as long as the process: `await start()`, `await aclose()`."""
 
-    def __init__(self, options: DatabaseOptions, *, on_commit: Sequence[CommitHook] = ()) -> None:
+    def __init__(
+        self,
+        options: DatabaseOptions,
+        *,
+        on_commit: Sequence[CommitHook] = (),
+        before_commit: Sequence[Finishing] = (),
+    ) -> None:
         self._options = options
+        self._before_commit = tuple(before_commit)
         self._hooks = tuple(on_commit)
         self._shielded_tasks: set[asyncio.Task[None]] = set()
         self.primary = Primary(options)
@@ -86,7 +93,10 @@ class Database:
         """One transaction: committed when the block ends, rolled back when it raises."""
         current().served_by = self.primary.writer.served_by
         session = WriteSession(
-            self.primary.writer, on_commit=self._committed, commit_seconds=self._options.commit_timeout_seconds
+            self.primary.writer,
+            on_commit=self._committed,
+            before_commit=self._before_commit,
+            commit_seconds=self._options.commit_timeout_seconds,
         )
         try:
             try:

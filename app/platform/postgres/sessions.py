@@ -1,7 +1,7 @@
 """What repositories are given: a session that can only read, or one transaction on the primary."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -30,6 +30,8 @@ class Commit:
 
 # Called with the WAL position, or with None where the outcome is unknown, and the tags that were touched.
 Committed = Callable[[int | None, frozenset[str]], Awaitable[None]]
+# Called with the session at the end of its transaction: what it does commits with the rest, or undoes all of it.
+Finishing = Callable[["WriteSession"], Awaitable[None]]
 
 
 class DivertingSession(Session):
@@ -120,8 +122,11 @@ async def through(session: AsyncSession, prepared: Prepared, values: Values) -> 
 class WriteSession(AsyncSession):
     """One transaction on the primary."""
 
-    def __init__(self, server: Server, *, on_commit: Committed, commit_seconds: float) -> None:
+    def __init__(
+        self, server: Server, *, on_commit: Committed, commit_seconds: float, before_commit: Sequence[Finishing] = ()
+    ) -> None:
         super().__init__(server.engine, expire_on_commit=False)
+        self._before_commit = before_commit
         self._on_commit = on_commit
         self._commit_seconds = commit_seconds
         self._tags: set[str] = set()
@@ -142,6 +147,8 @@ class WriteSession(AsyncSession):
         tags = self.touched
         async with self._committing:
             await self.flush()
+            for finish in self._before_commit:
+                await finish(self)
             try:
                 written = await self._commit()
             except CommitOutcomeUnknown:

@@ -34,6 +34,7 @@ class Caller:
     token_id: str
     session_id: UUID = NO_SESSION
     epoch: int = 0  # of the user when the token was issued: a later change of what they may do begins another one
+    api_key_id: UUID | None = None  # where it was a key that spoke for the user
     key: str = field(init=False, repr=False, compare=False)  # names the caller in cache and limit keys
 
     def __post_init__(self) -> None:

@@ -1,0 +1,98 @@
+"""Writing the audit log: entries are named where the effect is, and written at the end of its transaction, in it."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
+
+import orjson
+from prometheus_client import Counter
+from sqlalchemy import TextClause, event, text
+
+from app.platform.audit.keys import AuditKeys, Details, Entry
+from app.platform.postgres import WriteSession
+from app.platform.postgres.base import uuid7
+from app.platform.telemetry.context import current
+
+PENDING = "audit"  # in the session's info
+MAX_ADDRESS = 64
+
+ENTRIES = Counter("audit_entries_total", "Entries written to the audit log, by what they tell of", ["action"])
+
+PARAMETERS = (
+    *("organization_id", "id", "occurred_at", "actor_id", "api_key_id", "action", "target_id"),
+    *("details", "address", "request_id", "key_id", "mac"),
+)
+APPEND: TextClause = text(f"SELECT append_audit_entry({', '.join(f'p_{name} => :{name}' for name in PARAMETERS)})")
+
+
+class Who(Protocol):
+    """A caller is one."""
+
+    @property
+    def organization_id(self) -> UUID: ...
+    @property
+    def user_id(self) -> UUID | None: ...
+    @property
+    def api_key_id(self) -> UUID | None: ...
+
+
+class Actor(NamedTuple):
+    """Who acts where there is no caller yet: somebody who signs up, or the service itself (`user_id` is None)."""
+
+    organization_id: UUID
+    user_id: UUID | None = None
+    api_key_id: UUID | None = None
+
+
+class _Act(NamedTuple):
+    who: Who
+    action: str
+    target_id: UUID | None
+    details: Details
+
+
+def record(session: WriteSession, who: Who, action: str, target_id: UUID | None = None, **details: Any) -> None:
+    """This transaction does `action` (`equipment.created`) to `target_id`: it commits with an entry, or not at all.
+
+    Details are texts, integers, booleans, None and lists of them; never secrets, and no more of a person than an id.
+    """
+    pending: list[_Act] = session.info.setdefault(PENDING, [])
+    if not pending:
+        event.listen(session.sync_session, "after_rollback", lambda _: pending.clear())
+    pending.append(_Act(who, action, target_id, details))
+
+
+class AuditTrail:
+    """`enabled=False`: nothing is written."""
+
+    def __init__(self, keys: AuditKeys, *, enabled: bool = True) -> None:
+        self._keys = keys
+        self._enabled = enabled
+
+    async def write(self, session: WriteSession) -> None:
+        """Before COMMIT, and last of all: from here on the transaction has one of its organization's lanes."""
+        acts: Sequence[_Act] = session.info.pop(PENDING, ())
+        if not self._enabled:
+            return
+        for act in acts:
+            await session.execute(APPEND, self._row(act))
+            ENTRIES.labels(act.action).inc()
+
+    def _row(self, act: _Act) -> dict[str, Any]:
+        context = current()
+        entry = Entry(
+            id=uuid7(),
+            organization_id=act.who.organization_id,
+            occurred_at=datetime.now(UTC),
+            actor_id=act.who.user_id,
+            api_key_id=act.who.api_key_id,
+            action=act.action,
+            target_id=act.target_id,
+            details=act.details,
+            address=context.client_address[:MAX_ADDRESS],
+            request_id=context.request_id,
+        )
+        signature = self._keys.sign(entry.canonical())
+        row = {name: getattr(entry, name) for name in Entry.__slots__}
+        return row | {"details": orjson.dumps(act.details).decode(), "key_id": signature.key_id, "mac": signature.mac}
