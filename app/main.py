@@ -14,6 +14,7 @@ from app.features.audit import endpoints as audit
 from app.features.checkouts import endpoints as checkouts
 from app.features.equipment import endpoints as equipment
 from app.features.identity import endpoints as identity
+from app.features.identity import session_endpoints as sessions
 from app.operations import operations_router
 from app.platform.http.batch import batch_router
 from app.platform.http.bounds import RequestBoundsMiddleware
@@ -117,6 +118,7 @@ def api_router(settings: Settings) -> APIRouter:
     router.include_router(equipment.router)
     router.include_router(checkouts.router)
     router.include_router(identity.router)
+    router.include_router(sessions.router)
     router.include_router(analytics.router)
     router.include_router(audit.router)
     router.include_router(

@@ -23,6 +23,7 @@ from app.platform.redis import RedisClient
 from app.platform.resilience.breaker import CircuitBreaker
 from app.platform.security import revocation_log
 from app.platform.security.passwords import PasswordHasher
+from app.platform.security.refresh_tokens import RefreshTokens
 from app.platform.security.revocation import Revocations
 from app.platform.security.revocation_log import RevocationLog
 from app.platform.security.tokens import SigningKeys, TokenIssuer, TokenVerifier
@@ -30,6 +31,14 @@ from app.platform.telemetry.context import current
 from app.settings import Settings
 
 EXPIRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    idle_seconds: float
+    absolute_seconds: float
+    grace_seconds: float
+    per_user: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,8 @@ class Resources:
     token_issuer: TokenIssuer
     token_verifier: TokenVerifier
     revocations: Revocations
+    refresh_tokens: RefreshTokens
+    session_limits: SessionLimits
 
 
 @asynccontextmanager
@@ -110,6 +121,13 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             ),
             token_verifier=TokenVerifier(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience),
             revocations=revocations,
+            refresh_tokens=RefreshTokens.keyed_by(secret),
+            session_limits=SessionLimits(
+                idle_seconds=settings.session_idle_seconds,
+                absolute_seconds=settings.session_absolute_seconds,
+                grace_seconds=settings.refresh_grace_seconds,
+                per_user=settings.sessions_per_user,
+            ),
         )
     finally:
         await revocations.aclose()

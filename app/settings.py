@@ -88,6 +88,10 @@ class Settings(BaseSettings):
 
     # Identity
     access_token_seconds: Seconds = 900.0
+    session_idle_seconds: float = Field(1_209_600.0, gt=0, le=31_536_000)  # without a refresh; then it is over
+    session_absolute_seconds: float = Field(7_776_000.0, gt=0, le=31_536_000)  # however often it is refreshed
+    refresh_grace_seconds: Seconds = 10.0  # in which a refresh whose answer was lost may be sent again
+    sessions_per_user: int = Field(20, ge=1, le=1_000)  # beyond that the oldest end
     jwt_issuer: str = "headroom"
     jwt_audience: str = "headroom-api"
     password_hash_concurrency: int = Field(2, ge=1, le=16)  # threads; each takes 19 MiB while it hashes

@@ -14,24 +14,9 @@ from fastapi import FastAPI
 from app.platform.security.caller import Role
 from tests.support.api import API, People, Person, in_process
 from tests.support.calls import EQUIPMENT, add_item, body_of, problem_of, wrong_places
+from tests.support.identity import AUTH, PASSWORD, log_in, register, registration
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-AUTH = f"{API}/auth"
-PASSWORD = "correct horse battery"
-
-
-def registration(**changes: Any) -> dict[str, Any]:
-    person = {"email": f"{uuid4().hex}@example.com", "password": PASSWORD, "full_name": "Ann", "organization": "Acme"}
-    return person | changes
-
-
-async def register(client: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:
-    return body_of(await client.post(f"{AUTH}/register", json=registration(**changes)), 201)
-
-
-async def log_in(client: httpx.AsyncClient, email: str, password: str = PASSWORD) -> httpx.Response:
-    return await client.post(f"{AUTH}/login", json={"email": email, "password": password})
 
 
 async def test_who_registers_owns_a_new_organization(anonymous: httpx.AsyncClient) -> None:

@@ -142,6 +142,17 @@ class People:
             )
         return Person(user_id, organization, self.token(user_id, organization, role))
 
+    async def open_session(self, person: Person) -> UUID:
+        """Another one than that of the token."""
+        session_id = uuid7()
+        async with connected(self.dsn) as connection:
+            await connection.execute(
+                "INSERT INTO sessions (id, organization_id, user_id, salt, token_hash, expires_at, device, address)"
+                " VALUES ($1, $2, $3, '', '', now() + interval '1 hour', 'a test', '127.0.0.1')",
+                *(session_id, person.organization_id, person.user_id),
+            )
+        return session_id
+
     async def fetch(self, query: str, *arguments: Any) -> Any:
         """One value, from the primary."""
         async with connected(self.dsn) as connection:

@@ -2,14 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form
+from fastapi import APIRouter, Form, Request, Response
 
 from app.dependencies import Caller, FreshSession, Resources, WriteSession
 from app.features.identity import service
 from app.features.identity.schemas import Credentials, PasswordGrant, Registration, Token, UserOut
+from app.features.identity.session_endpoints import client_of, sessions_of, tokens_for
 from app.platform.http.idempotency import IdempotentRoute
 from app.platform.http.problems import problem_responses
 from app.platform.limits import limiter
+from app.resources import Resources as ResourcesType
 
 router = APIRouter(prefix="/auth", tags=["identity"], route_class=IdempotentRoute)
 
@@ -25,16 +27,18 @@ async def register(body: Registration, parts: Resources, session: WriteSession) 
 
 @router.post("/login", responses=problem_responses(service.WrongCredentials))
 @limiter.limit("20/minute;200/hour")
-async def login(body: Credentials, parts: Resources) -> Token:
-    """Trade e-mail and password for an access token."""
-    return await _log_in(body, parts)
+async def login(body: Credentials, request: Request, response: Response, parts: Resources) -> Token:
+    """Trade e-mail and password for an access token, and a refresh token to get the next one with."""
+    return await _log_in(body, request, response, parts)
 
 
 @router.post("/token", responses=problem_responses(service.WrongCredentials))
 @limiter.limit("20/minute;200/hour")
-async def token(form: Annotated[PasswordGrant, Form()], parts: Resources) -> Token:
+async def token(
+    form: Annotated[PasswordGrant, Form()], request: Request, response: Response, parts: Resources
+) -> Token:
     """The same as an OAuth2 password form, which the button in /docs sends."""
-    return await _log_in(Credentials(email=form.username, password=form.password), parts)
+    return await _log_in(Credentials(email=form.username, password=form.password), request, response, parts)
 
 
 @router.get("/me", responses=problem_responses())
@@ -43,10 +47,11 @@ async def me(caller: Caller, session: FreshSession) -> UserOut:
     return UserOut.model_validate(await service.profile(session, caller))
 
 
-async def _log_in(body: Credentials, parts: Resources) -> Token:
+async def _log_in(body: Credentials, request: Request, response: Response, parts: ResourcesType) -> Token:
     # No connection is held while Argon2id works.
     async with parts.database.read(fresh=True) as session:
         account = await service.find_account(session, body.email)
     account = await service.authenticate(account, body.password.get_secret_value(), parts.passwords)
-    access_token, expires_in = service.issue_token(account, parts.token_issuer)
-    return Token(access_token=access_token, expires_in=expires_in)
+    async with parts.database.write() as session:
+        refresh = await sessions_of(parts).open(session, account, client_of(request))
+    return tokens_for(account, refresh, parts, response, by_cookie=body.cookie)

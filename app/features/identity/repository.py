@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Executable, insert, select
+from sqlalchemy import Executable, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.features.identity.models import Organization, User
@@ -36,10 +36,23 @@ class IdentityRepository:
         return (await self.session.execute(statement)).scalar_one()
 
     async def user_by_email(self, email: str) -> Row | None:
-        return await self._one(USERS.add_columns(User.password_hash, User.token_epoch).where(User.email == email))
+        return await self._one(
+            USERS.add_columns(User.password_hash, User.token_epoch, User.disabled_at).where(User.email == email)
+        )
 
     async def user(self, organization_id: UUID, user_id: UUID) -> Row | None:
         return await self._one(USERS.where(User.organization_id == organization_id, User.id == user_id))
+
+    async def hold(self, user_id: UUID, password_hash: str) -> bool:
+        """Whether the user may still come in by this password; until this transaction ends nobody changes that."""
+        same = (User.id == user_id, User.password_hash == password_hash, User.disabled_at.is_(None))
+        return await self.session.scalar(select(User.id).where(*same).with_for_update(read=True)) is not None
+
+    async def next_epoch(self, organization_id: UUID, user_id: UUID) -> int | None:
+        """Of tokens that are issued from now on; None where there is no such user."""
+        own = (User.organization_id == organization_id, User.id == user_id)
+        statement = update(User).where(*own).values(token_epoch=User.token_epoch + 1).returning(User.token_epoch)
+        return (await self.session.execute(statement)).scalar_one_or_none()
 
     async def _one(self, statement: Executable) -> Row | None:
         row = (await self.session.execute(statement)).mappings().one_or_none()

@@ -35,6 +35,25 @@ class Registration(Body):
 class Credentials(Body):
     email: Email
     password: Annotated[Secret, Field(min_length=1, max_length=128)]
+    cookie: Annotated[bool, Field(description="for browsers: the refresh token comes as a cookie")] = False
+
+
+class RefreshRequest(Body):
+    refresh_token: Annotated[Secret, Field(max_length=128)] | None = None
+
+
+class SessionOut(BaseModel):
+    id: UUID
+    device: Annotated[str, Field(description="the User-Agent that logged in")]
+    address: Annotated[str, Field(description="where it was used last")]
+    created_at: UtcTime
+    last_used_at: UtcTime
+    expires_at: UtcTime
+    current: Annotated[bool, Field(description="whether this request belongs to it")]
+
+
+class SessionList(BaseModel):
+    items: list[SessionOut]
 
 
 class PasswordGrant(BaseModel):
@@ -57,5 +76,6 @@ class UserOut(BaseModel):
 
 class Token(BaseModel):
     access_token: str
+    refresh_token: Annotated[str | None, Field(description="null where it came as a cookie")]
     token_type: Literal["bearer"] = "bearer"
     expires_in: Annotated[int, Field(description="seconds")]

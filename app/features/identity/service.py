@@ -1,5 +1,7 @@
 """The rules of signing up and logging in."""
 
+from uuid import UUID
+
 from sqlalchemy.exc import IntegrityError
 
 from app.features.identity.repository import IdentityRepository, Row
@@ -8,7 +10,6 @@ from app.features.identity.schemas import Registration
 from app.platform.audit import Actor, record
 from app.platform.errors import Conflict, Unauthenticated
 from app.platform.postgres import ReadSession, WriteSession
-from app.platform.postgres.base import uuid7
 from app.platform.security.caller import Caller, Role
 from app.platform.security.passwords import PasswordHasher
 from app.platform.security.tokens import TokenIssuer
@@ -52,20 +53,21 @@ async def authenticate(account: Row | None, password: str, passwords: PasswordHa
     if account is None:
         await passwords.verify_absent(password)
         raise WrongCredentials()
-    if not await passwords.verify(account["password_hash"], password):
+    matches = await passwords.verify(account["password_hash"], password)
+    if not matches or account["disabled_at"] is not None:
         raise WrongCredentials()
     return account
 
 
-def issue_token(account: Row, issuer: TokenIssuer) -> tuple[str, int]:
-    """An access token for the account, and its lifetime in seconds."""
+def issue_token(account: Row, session_id: UUID, issuer: TokenIssuer) -> tuple[str, int]:
+    """An access token for the session of an account, and its lifetime in seconds."""
     role = Role(account["role"])
     return issuer.issue(
         user_id=account["id"],
         organization_id=account["organization_id"],
         role=role,
         scopes=SCOPES[role],
-        session_id=uuid7(),
+        session_id=session_id,
         epoch=account["token_epoch"],
     )
 

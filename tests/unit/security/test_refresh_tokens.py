@@ -1,0 +1,54 @@
+"""Refresh tokens: who can make one, and what can be told from one."""
+
+from uuid import uuid4
+
+import pytest
+
+from app.platform.security.refresh_tokens import RefreshTokens
+
+TOKENS = RefreshTokens.keyed_by("a secret of the tests")
+SALT = b"s" * 32
+
+
+def test_a_token_is_read_back() -> None:
+    token = TOKENS.first(uuid4())
+    assert TOKENS.parse(TOKENS.text(token)) == token
+    assert TOKENS.text(token).startswith("hrr_")
+
+
+def test_first_tokens_are_random() -> None:
+    session_id = uuid4()
+    assert TOKENS.first(session_id).secret != TOKENS.first(session_id).secret
+
+
+def test_the_successor_is_the_same_however_often_it_is_derived() -> None:
+    token = TOKENS.first(uuid4())
+    assert TOKENS.successor(token, SALT) == TOKENS.successor(token, SALT) != token
+
+
+def test_the_successor_takes_the_key_the_salt_and_the_token() -> None:
+    token = TOKENS.first(uuid4())
+    others = (
+        RefreshTokens.keyed_by("another").successor(token, SALT),
+        TOKENS.successor(token, b"t" * 32),
+        TOKENS.successor(TOKENS.first(token.session_id), SALT),
+    )
+    assert len({TOKENS.successor(token, SALT).secret, *(other.secret for other in others)}) == 4
+
+
+def test_one_that_was_made_up_is_told_from_ours() -> None:
+    token = RefreshTokens.keyed_by("another").first(uuid4())
+    read = TOKENS.parse(RefreshTokens.keyed_by("another").text(token))
+    assert read is not None
+    assert not read.genuine
+
+
+def test_what_is_kept_is_not_what_logs_in() -> None:
+    token = TOKENS.first(uuid4())
+    assert token.secret not in token.digest
+    assert token.digest not in (token.secret, TOKENS.text(token).encode())
+
+
+@pytest.mark.parametrize("text", ["", "hrr_", "hrr_x", "hrr_" + "A" * 85, "hrr_" + "A" * 400, "hrr_é", "A" * 90])
+def test_what_can_not_be_one_is_none(text: str) -> None:
+    assert TOKENS.parse(text) is None
