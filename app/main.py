@@ -23,12 +23,14 @@ from app.platform.http.gateway import Gateway
 from app.platform.http.hosts import AllowedHostsMiddleware
 from app.platform.http.hotpath import Application, HotPath
 from app.platform.http.openapi import customize_openapi
+from app.platform.http.overloaded import classifier, refuse
 from app.platform.http.problems import DeadlineExceeded, install_problem_handlers, send_problem
 from app.platform.http.routes import RouteTable
 from app.platform.limits import parse_limits
 from app.platform.postgres.errors import DatabaseError
 from app.platform.resilience.deadlines import DeadlineMiddleware
 from app.platform.resilience.drain import Drain, DrainMiddleware
+from app.platform.resilience.overload import AdaptiveLimit, Gate, OverloadMiddleware
 from app.platform.security.headers import CrossSiteWriteMiddleware, SecurityHeadersMiddleware
 from app.platform.telemetry.errors import report_errors
 from app.platform.telemetry.logs import AccessLog, configure_logging
@@ -86,7 +88,11 @@ def create_app(settings: Settings | None = None, open_resources: OpenResources =
         title="Headroom",
         version=settings.release,
         lifespan=lifespan,
-        middleware=[*middleware(settings, drain, access_log, metrics), Middleware(gateway)],
+        middleware=[
+            *middleware(settings, drain, access_log, metrics),
+            *admission(settings, lambda: app.state.routes),
+            Middleware(gateway),
+        ],
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -168,6 +174,17 @@ def cors(settings: Settings) -> list[Middleware]:
             expose_headers=CORS_RESPONSE_HEADERS,
             max_age=600,
         )
+    ]
+
+
+def admission(settings: Settings, routes: Callable[[], RouteTable]) -> list[Middleware]:
+    """Inside the deadline, since who waits for a place waits no longer than that; before anything is looked up."""
+    if not settings.admission_enabled:
+        return []
+    limit = AdaptiveLimit(least=settings.admission_min_in_flight, most=settings.admission_max_in_flight)
+    gate = Gate(limit, max_waiting=settings.admission_max_waiting, wait_seconds=settings.admission_wait_ms / 1_000)
+    return [
+        Middleware(OverloadMiddleware, gate=gate, classify=classifier(routes), refused=refuse, exempt_paths=QUIET_PATHS)
     ]
 
 

@@ -70,6 +70,11 @@ class Settings(BaseSettings):
     redis_breaker_open_seconds: Seconds = 1.0
 
     # Patterns, each with its switch
+    admission_enabled: bool = True
+    admission_min_in_flight: int = Field(20, ge=1, le=10_000)  # requests that a process works on at once, at least
+    admission_max_in_flight: int = Field(400, ge=1, le=10_000)  # and at most; between them the process finds its own
+    admission_max_waiting: Count = 2_000  # requests that wait for a place in a process
+    admission_wait_ms: Milliseconds = 500  # for a place; then 503
     cache_enabled: bool = True
     cache_max_entry_bytes: int = Field(1_048_576, gt=0)
     cache_memory_bytes: int = Field(67_108_864, ge=0)  # of answers in memory, per process; 0: in Redis alone

@@ -49,6 +49,15 @@ def test_the_page_and_its_style(public: httpx.Client) -> None:
     assert answer.headers["content-type"] == "text/css"
 
 
+def test_it_says_when_a_request_came(public: httpx.Client, operators: httpx.Client) -> None:
+    """Whatever the client says: deadlines count from there."""
+    assert public.get("/api/v1/auth/me", headers={"X-Request-Start": "t=1.000"}).status_code == 401
+    counted = re.findall(r"^http_queue_seconds_count\{.*\} (\S+)$", operators.get("/metrics").text, re.MULTILINE)
+    assert sum(map(float, counted)) > 0
+    late = re.findall(r"^deadlines_exceeded_total\{.*\} (\S+)$", operators.get("/metrics").text, re.MULTILINE)
+    assert sum(map(float, late)) == 0
+
+
 def test_the_hash_in_a_static_name_is_that_of_its_content() -> None:
     hashed = [path for path in STATIC.iterdir() if path.suffix != ".html"]
     assert hashed

@@ -12,6 +12,7 @@ from app.platform.cache import cached
 from app.platform.http.conditional import json_response
 from app.platform.http.problems import problem_responses
 from app.platform.limits import limiter
+from app.platform.resilience.overload import Criticality, criticality
 from app.platform.security.caller import Caller
 
 router = APIRouter(prefix="/analytics", tags=["analytics"])
@@ -21,6 +22,7 @@ FIGURES = TypeAdapter(EquipmentFigures)
 
 @router.get("/equipment", response_model=EquipmentFigures, responses=problem_responses())
 @limiter.limit("10/second;300/minute")
+@criticality(Criticality.SHEDDABLE)
 @cached(ttl_seconds=30, tags=("equipment", "checkouts"))
 async def equipment_figures(request: Request, caller: Reader, session: ReadSession) -> Response:
     """How many items there are, by status and category, what they cost, and how many are out."""

@@ -28,6 +28,7 @@ from app.platform.http.pagination import link_header
 from app.platform.http.problems import problem_responses
 from app.platform.limits import limiter
 from app.platform.postgres import ReadSession as ReadSessionType
+from app.platform.resilience.overload import criticality
 from app.platform.security.caller import Caller
 from app.resources import Resources as ResourcesType
 
@@ -41,6 +42,7 @@ PAGE = TypeAdapter(Page[CheckoutOut])
 @router.get("/checkouts", response_model=Page[CheckoutOut], responses=problem_responses())
 @limiter.limit("100/second;3000/minute")
 @cached(ttl_seconds=30, tags=("checkouts",))
+@criticality(sheddable_with="total=exact")
 async def list_checkouts(
     request: Request, query: Annotated[CheckoutsQuery, Query()], caller: Reader, session: ReadSession, parts: Resources
 ) -> Response:
@@ -53,6 +55,7 @@ async def list_checkouts(
 )
 @limiter.limit("100/second;3000/minute")
 @cached(ttl_seconds=30, tags=("equipment", "checkouts"))
+@criticality(sheddable_with="total=exact")
 async def list_checkouts_of_equipment(
     request: Request,
     equipment_id: UUID,

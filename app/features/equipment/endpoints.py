@@ -22,6 +22,7 @@ from app.platform.http.pages import Page
 from app.platform.http.pagination import link_header
 from app.platform.http.problems import PreconditionRequired, problem_responses
 from app.platform.limits import limiter
+from app.platform.resilience.overload import criticality
 from app.platform.security.caller import Caller
 
 router = APIRouter(prefix="/equipment", tags=["equipment"], route_class=IdempotentRoute)
@@ -35,6 +36,7 @@ PAGE = TypeAdapter(Page[EquipmentOut])
 @router.get("", response_model=Page[EquipmentOut], responses=problem_responses())
 @limiter.limit("100/second;3000/minute")
 @cached(ttl_seconds=30, tags=("equipment", "checkouts"))
+@criticality(sheddable_with="total=exact")
 async def list_equipment(
     request: Request, query: Annotated[EquipmentQuery, Query()], caller: Reader, session: ReadSession, parts: Resources
 ) -> Response:

@@ -11,6 +11,7 @@ from app.features.identity.session_endpoints import client_of, sessions_of, toke
 from app.platform.http.idempotency import IdempotentRoute
 from app.platform.http.problems import problem_responses
 from app.platform.limits import limiter
+from app.platform.resilience.overload import Criticality, criticality
 from app.resources import Resources as ResourcesType
 
 router = APIRouter(prefix="/auth", tags=["identity"], route_class=IdempotentRoute)
@@ -27,6 +28,7 @@ async def register(body: Registration, parts: Resources, session: WriteSession) 
 
 @router.post("/login", responses=problem_responses(service.WrongCredentials))
 @limiter.limit("20/minute;200/hour")
+@criticality(Criticality.CRITICAL)
 async def login(body: Credentials, request: Request, response: Response, parts: Resources) -> Token:
     """Trade e-mail and password for an access token, and a refresh token to get the next one with."""
     return await _log_in(body, request, response, parts)
@@ -34,6 +36,7 @@ async def login(body: Credentials, request: Request, response: Response, parts: 
 
 @router.post("/token", responses=problem_responses(service.WrongCredentials))
 @limiter.limit("20/minute;200/hour")
+@criticality(Criticality.CRITICAL)
 async def token(
     form: Annotated[PasswordGrant, Form()], request: Request, response: Response, parts: Resources
 ) -> Token:
@@ -42,6 +45,7 @@ async def token(
 
 
 @router.get("/me", responses=problem_responses())
+@criticality(Criticality.CRITICAL)
 async def me(caller: Caller, session: FreshSession) -> UserOut:
     """Who the token speaks for."""
     return UserOut.model_validate(await service.profile(session, caller))

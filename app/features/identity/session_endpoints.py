@@ -15,6 +15,7 @@ from app.platform.errors import NotFound
 from app.platform.http.idempotency import IdempotentRoute
 from app.platform.http.problems import problem_responses
 from app.platform.limits import limiter
+from app.platform.resilience.overload import Criticality, criticality
 from app.platform.security.refresh_tokens import RefreshToken
 from app.platform.telemetry.context import current
 from app.resources import Resources as ResourcesType
@@ -61,6 +62,7 @@ def forget_cookie(response: Response) -> None:
 
 @router.post("/refresh", responses=problem_responses(service.SessionOver))
 @limiter.limit("120/minute")
+@criticality(Criticality.CRITICAL)
 async def refresh(
     request: Request,
     response: Response,

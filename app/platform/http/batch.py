@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from app.platform.http.parts import Budget, run_parts
 from app.platform.http.problems import BadRequest, InvalidRequest
+from app.platform.resilience.overload import Criticality, criticality
 
 MAX_URL = 2_048  # characters
 SETTABLE = frozenset({"accept-language", "idempotency-key", "if-match", "if-none-match", "x-consistency-token"})
@@ -87,6 +88,7 @@ def batch_router(
     body_type = create_model("BatchIn", __base__=BatchIn, requests=(parts, ...))
 
     @router.post("/batch", response_model=BatchOut)
+    @criticality(Criticality.SHEDDABLE)
     async def batch(request: Request, body: body_type) -> Response:
         """Several requests in one. They run side by side, in no order; one that fails leaves the others."""
         if "idempotency-key" in request.headers:

@@ -143,6 +143,13 @@ class ServiceUnavailable(Problem):
         super().__init__(detail, headers={"Retry-After": str(retry_after_seconds)})
 
 
+class Overloaded(ServiceUnavailable):
+    """The service has more to do than it can; the request was not looked at. `Retry-After` says when to come back."""
+
+    slug = "overloaded"
+    title = "The service is overloaded"
+
+
 class DeadlineExceeded(Problem):
     """The deadline passed before the answer was ready. A write may or may not have happened."""
 

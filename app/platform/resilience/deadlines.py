@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.platform.resilience.arrival import ArrivalClock
+
 DEADLINES_EXCEEDED = Counter("deadlines_exceeded_total", "Requests that were given up at their deadline")
 TIMEOUT_HEADER = b"x-request-timeout-ms"
 
@@ -45,23 +47,28 @@ async def bounded(seconds: float) -> AsyncIterator[None]:
 class DeadlineMiddleware:
     """Give each request its deadline: `default_seconds`, or less where X-Request-Timeout-Ms says so (never more).
 
+    The time counts from the request's arrival at nginx, by `arrival`; one that is late already is not begun.
     A request whose answer has not begun by then is cancelled, and the ASGI app `expired` answers in its place. An
     answer that has begun is let go on: cutting it would only look like a broken connection.
     """
 
-    def __init__(self, app: ASGIApp, *, default_seconds: float, expired: ASGIApp) -> None:
+    def __init__(
+        self, app: ASGIApp, *, default_seconds: float, expired: ASGIApp, arrival: ArrivalClock | None = None
+    ) -> None:
         self.app = app
         self.default_seconds = default_seconds
         self.expired = expired
+        self.arrival = arrival or ArrivalClock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         seconds = min(self.default_seconds, requested_seconds(scope) or self.default_seconds)
+        seconds -= self.arrival.queued_seconds(scope)
         token = deadline.set(time.monotonic() + seconds)
         try:
-            in_time = await self._run(seconds, scope, receive, send)
+            in_time = seconds > 0 and await self._run(seconds, scope, receive, send)
         finally:
             deadline.reset(token)
         if not in_time:

@@ -4,6 +4,7 @@ import time
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from app.platform.resilience.arrival import ArrivalClock
 from app.platform.resilience.deadlines import (
     DeadlineExceeded,
     DeadlineMiddleware,
@@ -37,6 +38,39 @@ async def expired(scope: Scope, receive: Receive, send: Send) -> None:
 async def slow(scope: Scope, receive: Receive, send: Send) -> None:
     await asyncio.sleep(5)
     await send(START)
+
+
+class Late(ArrivalClock):
+    """All have waited for so long."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def queued_seconds(self, scope: Scope) -> float:
+        return self.seconds
+
+
+async def test_the_wait_before_the_worker_counts() -> None:
+    left: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        left.append(remaining(60.0))
+        await send(START)
+
+    await ask(DeadlineMiddleware(app, default_seconds=10, expired=expired, arrival=Late(4)))
+    assert 5 < left[0] <= 6
+
+
+async def test_what_comes_after_its_deadline_is_not_begun() -> None:
+    begun: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.append(scope)
+
+    [start] = await ask(DeadlineMiddleware(app, default_seconds=1, expired=expired, arrival=Late(2)))
+    assert start["status"] == 504
+    assert not begun
 
 
 async def test_without_a_request_the_default_holds() -> None:
