@@ -54,8 +54,8 @@ class Settings(BaseSettings):
     # Postgres
     database_url: SecretStr = SecretStr("postgresql+asyncpg://headroom:headroom-development@127.0.0.1:5432/headroom")
     database_replica_urls: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    database_pool_size: int = Field(10, ge=1, le=1_000)  # connections kept, per process and server
-    database_pool_overflow: Count = 5  # connections on top, under load
+    database_pool_size: int = Field(15, ge=1, le=1_000)  # connections kept, per process and server
+    database_pool_overflow: Count = 0  # connections on top, under load; each is opened and closed for one use
     database_pool_timeout_ms: Milliseconds = 2_000
     database_pool_recycle_seconds: Seconds = 1_800.0
     database_connect_timeout_ms: Milliseconds = 2_000

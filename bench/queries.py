@@ -179,4 +179,4 @@ async def _page(
 
 
 async def _count(repository: Callable[..., Any], query: ListParams, session: AsyncSession) -> None:
-    await total_of(session, repository(session).matching(query), "exact")
+    await total_of(session, partial(repository(session).matching, query), "exact")

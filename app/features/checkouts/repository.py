@@ -1,6 +1,7 @@
 """Every query about checkouts."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -97,7 +98,7 @@ class CheckoutRepository:
         )
         values = {"organization_id": self.organization_id, **filters, **window.values()}
         rows = await fetch(self.session, statement, values)
-        return window.slice(rows, await total_of(self.session, self.matching(query), query.total))
+        return window.slice(rows, await total_of(self.session, partial(self.matching, query), query.total))
 
     async def get(self, checkout_id: UUID, fields: Sequence[str] = OWN_FIELDS) -> Row | None:
         def build() -> Select[Any]:
