@@ -3,11 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.native import NativeStack, native_stack
 from tests.support.stack import DataServices, data_services
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("headroom", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("headroom")
 
 
 @pytest.fixture(scope="session")

@@ -161,7 +161,7 @@ async def test_an_estimate_counts_no_row(plans: Plans, organization: UUID, filte
     assert sum(count.buffers for count in counts) == 0
     exact = await repository.page(query.model_copy(update={"total": "exact"}), ("id",), window)
     estimate = await repository.page(query, ("id",), window)
-    assert exact.total / 2 < estimate.total < exact.total * 2
+    assert exact.total / 4 < estimate.total < exact.total * 4  # ANALYZE takes a sample: of a word it knows little
 
 
 @pytest.mark.parametrize("filters", [{}, {"category": "camera"}, {"status": "available"}, {"location": "Van 1"}])

@@ -252,14 +252,14 @@ def recorded_sql() -> Iterator[list[str]]:
         if request_context.get(None) is not None:
             statements.append(statement)
 
-    def fetched(server: Server, sql: str, arguments: Any) -> Any:
+    def fetched(server: Server, connection: Any, sql: str, arguments: Any) -> Any:
         record(None, None, sql)
-        return fetch(server, sql, arguments)
+        return fetch_on(server, connection, sql, arguments)
 
-    fetch = Server.fetch
+    fetch_on = Server.fetch_on
     event.listen(Engine, "before_cursor_execute", record)
     try:
-        with patch.object(Server, "fetch", fetched):
+        with patch.object(Server, "fetch_on", fetched):
             yield statements
     finally:
         event.remove(Engine, "before_cursor_execute", record)

@@ -27,7 +27,8 @@ from app.features.checkouts.models import Checkout
 from app.features.checkouts.schemas import OWN_FIELDS, CheckoutsQuery
 from app.platform.http.pagination import Listing, Slice, Window
 from app.platform.http.totals import total_of
-from app.platform.postgres import Statements, fetch, named
+from app.platform.postgres import Prepared, Statements, fetch, named
+from app.platform.postgres.base import uuid7
 
 Row = dict[str, Any]
 STATEMENTS = Statements()
@@ -94,15 +95,18 @@ class CheckoutRepository:
     async def page(self, query: CheckoutsQuery, fields: Sequence[str], window: Window) -> Slice:
         filters = given(query)
         statement = STATEMENTS.get(
-            ("page", *fields, query.status, *filters, window.shape), lambda: window.apply(self.matching(query, fields))
+            ("page", *fields, query.status, *filters, window.shape),
+            lambda: Prepared(window.apply(self.matching(query, fields))),
         )
         values = {"organization_id": self.organization_id, **filters, **window.values()}
         rows = await fetch(self.session, statement, values)
         return window.slice(rows, await total_of(self.session, partial(self.matching, query), query.total))
 
     async def get(self, checkout_id: UUID, fields: Sequence[str] = OWN_FIELDS) -> Row | None:
-        def build() -> Select[Any]:
-            return select(*columns(fields)).where(self._own, Checkout.id == named("id", checkout_id, Checkout.id))
+        def build() -> Prepared:
+            return Prepared(
+                select(*columns(fields)).where(self._own, Checkout.id == named("id", checkout_id, Checkout.id))
+            )
 
         values = {"organization_id": self.organization_id, "id": checkout_id}
         rows = await fetch(self.session, STATEMENTS.get(("get", *fields), build), values)
@@ -110,9 +114,11 @@ class CheckoutRepository:
 
     async def add(self, values: Mapping[str, Any]) -> Row:
         """Raises `sqlalchemy.exc.IntegrityError` when the item is out already."""
-        statement = insert(Checkout).values(organization_id=self.organization_id, **values)
-        row = await self._one(statement.returning(*columns(OWN_FIELDS)))
-        assert row is not None
+        values = {"organization_id": self.organization_id, "id": uuid7(), **values}
+        statement = STATEMENTS.get(
+            ("add", *values), lambda: Prepared(insert(Checkout).returning(*columns(OWN_FIELDS)), columns=tuple(values))
+        )
+        [row] = await fetch(self.session, statement, values)
         return row
 
     async def close(self, checkout_id: UUID, condition: str | None, return_note: str | None) -> Row | None:

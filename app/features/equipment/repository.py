@@ -13,7 +13,8 @@ from app.features.equipment.models import Equipment
 from app.features.equipment.schemas import OWN_FIELDS, EquipmentQuery
 from app.platform.http.pagination import Listing, Slice, Window
 from app.platform.http.totals import total_of
-from app.platform.postgres import Statements, fetch, named
+from app.platform.postgres import Prepared, Statements, fetch, named
+from app.platform.postgres.base import uuid7
 
 LISTING = Listing(
     name="equipment",
@@ -76,15 +77,17 @@ class EquipmentRepository:
     async def page(self, query: EquipmentQuery, fields: Sequence[str], window: Window) -> Slice:
         filters = given(query)
         statement = STATEMENTS.get(
-            ("page", *fields, *filters, window.shape), lambda: window.apply(self.matching(query, fields))
+            ("page", *fields, *filters, window.shape), lambda: Prepared(window.apply(self.matching(query, fields)))
         )
         values = {"organization_id": self.organization_id, **filters, **window.values()}
         rows = await fetch(self.session, statement, values)
         return window.slice(rows, await total_of(self.session, partial(self.matching, query), query.total))
 
     async def get(self, equipment_id: UUID, fields: Sequence[str] = OWN_FIELDS) -> Row | None:
-        def build() -> Select[Any]:
-            return select(*columns(fields)).where(self._own, Equipment.id == named("id", equipment_id, Equipment.id))
+        def build() -> Prepared:
+            return Prepared(
+                select(*columns(fields)).where(self._own, Equipment.id == named("id", equipment_id, Equipment.id))
+            )
 
         values = {"organization_id": self.organization_id, "id": equipment_id}
         rows = await fetch(self.session, STATEMENTS.get(("get", *fields), build), values)
@@ -97,9 +100,11 @@ class EquipmentRepository:
 
     async def add(self, values: Mapping[str, Any]) -> Row:
         """Raises `sqlalchemy.exc.IntegrityError` when the asset tag is taken."""
-        statement = insert(Equipment).values(organization_id=self.organization_id, **values)
-        row = await self._one(statement.returning(*columns(OWN_FIELDS)))
-        assert row is not None
+        values = {"organization_id": self.organization_id, "id": uuid7(), **values}
+        statement = STATEMENTS.get(
+            ("add", *values), lambda: Prepared(insert(Equipment).returning(*columns(OWN_FIELDS)), columns=tuple(values))
+        )
+        [row] = await fetch(self.session, statement, values)
         return row
 
     async def change(

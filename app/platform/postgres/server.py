@@ -55,15 +55,19 @@ class Server:
         held = await greenlet_spawn(self._pool.connect)
         connection = cast(Connection, held.driver_connection)
         try:
-            sent = self._meter.sending()
-            records: list[Any] = await connection.fetch(self._meter.labelled(sql), *arguments)
-            self._meter.answered(sent)
+            return await self.fetch_on(connection, sql, arguments)
         except BaseException as error:
             if not isinstance(error, asyncpg.PostgresError) or connection.is_closed():
                 held.invalidate(error)
             raise
         finally:
             await greenlet_spawn(held.close)
+
+    async def fetch_on(self, connection: Connection, sql: str, arguments: Sequence[Any]) -> list[Any]:
+        """The same on a connection that somebody holds."""
+        sent = self._meter.sending()
+        records: list[Any] = await connection.fetch(self._meter.labelled(sql), *arguments)
+        self._meter.answered(sent)
         return records
 
     async def connect(self) -> Connection:

@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import asyncpg
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
@@ -108,8 +110,8 @@ class ReadSession(AsyncSession):
 
 
 async def fetch(session: AsyncSession, prepared: Prepared, values: Values) -> list[Row]:
-    """The rows of a prepared statement, read in whatever session there is."""
-    if isinstance(session, ReadSession):
+    """The rows of a prepared statement, in whatever session there is."""
+    if isinstance(session, ReadSession | WriteSession):
         return await session.fetch(prepared, values)
     return await through(session, prepared, values)
 
@@ -127,6 +129,7 @@ class WriteSession(AsyncSession):
     ) -> None:
         super().__init__(server.engine, expire_on_commit=False)
         self._before_commit = before_commit
+        self._server = server
         self._on_commit = on_commit
         self._commit_seconds = commit_seconds
         self._tags: set[str] = set()
@@ -139,6 +142,15 @@ class WriteSession(AsyncSession):
     @property
     def touched(self) -> frozenset[str]:
         return frozenset(self._tags)
+
+    async def fetch(self, prepared: Prepared, values: Values) -> list[Row]:
+        """The rows of one statement, in the transaction. Raises `sqlalchemy.exc.IntegrityError`, as `execute` does."""
+        driver = await self._driver_connection()
+        try:
+            records = await self._server.fetch_on(driver, prepared.sql, prepared.arguments(values))
+        except asyncpg.IntegrityConstraintViolationError as error:
+            raise IntegrityError(prepared.sql, None, error) from error
+        return [dict(record) for record in records]
 
     async def commit(self) -> None:
         """Bounded. Raises `CommitOutcomeUnknown` where the server's word is missing."""

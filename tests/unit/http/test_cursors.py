@@ -13,7 +13,8 @@ from app.platform.http.cursors import CursorSeal, InvalidCursor, Position, curso
 KEY = cursor_key("secret")
 SEAL = CursorSeal.bind(KEY, "equipment", "name", UUID(int=1), {"status": "available"})
 
-OFFSETS = st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone)
+# Of whole seconds, as all there are: Python itself reads an offset below a second back as none.
+OFFSETS = st.integers(-23 * 3600, 23 * 3600).map(lambda seconds: timezone(timedelta(seconds=seconds)))
 VALUES = st.one_of(
     st.text(st.characters(), max_size=50),
     st.integers(),

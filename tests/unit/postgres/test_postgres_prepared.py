@@ -58,7 +58,7 @@ def test_a_shape_is_built_once_and_there_is_an_end_to_shapes(monkeypatch: pytest
 
     def build(name: str) -> Any:
         built.append(name)
-        return select(literal_column(f"'{name}'", Text))
+        return Prepared(select(literal_column(f"'{name}'", Text)))
 
     statements = Statements()
     for name in ("a", "b", "a", "c", "a", "b"):
