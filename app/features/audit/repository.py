@@ -1,6 +1,7 @@
 """Every query about the audit log."""
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -38,7 +39,8 @@ class AuditRepository:
 
     async def page(self, query: AuditQuery, fields: Sequence[str], window: Window) -> Slice:
         rows = await self.session.execute(window.apply(self.matching(query, fields)))
-        return window.slice(rows.mappings().all(), await total_of(self.session, self.matching(query), query.total))
+        total = await total_of(self.session, partial(self.matching, query), query.total)
+        return window.slice(rows.mappings().all(), total)
 
     def _filters(self, query: AuditQuery) -> list[ColumnElement[bool]]:
         named = {"action": query.action, "actor_id": query.actor_id, "target_id": query.target_id}
