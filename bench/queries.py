@@ -131,6 +131,10 @@ def queries(examples: Examples) -> Iterator[Query]:
         "CheckoutRepository.figures": lambda session: checkouts(session).figures(),
         "IdentityRepository.user_by_email": lambda session: IdentityRepository(session).user_by_email(email),
         "IdentityRepository.user": lambda session: IdentityRepository(session).user(examples.organization_id, user),
+        "IdentityRepository.hold": lambda session: IdentityRepository(session).hold(user, "a hash"),
+        "IdentityRepository.next_epoch": lambda session: IdentityRepository(session).next_epoch(
+            examples.organization_id, user
+        ),
         "IdentityRepository.add_organization": lambda session: IdentityRepository(session).add_organization("New"),
         "IdentityRepository.add_user": lambda session: IdentityRepository(session).add_user(
             examples.organization_id, email="new@example.com", full_name="New", role="member", password_hash="-"
