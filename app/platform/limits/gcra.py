@@ -29,26 +29,31 @@ class Charge(NamedTuple):
     held: int = 0
 
 
-# KEYS: one per limit, in one slot. ARGV: permits wanted, microseconds of their lease, then each limit's interval and
-# tolerance. Returns the permits granted (none only if there is a wait), the wait, then what is owed to each limit.
-# Leased permits are charged as if they came at the lease's end.
+LEASED_PART = 100  # of what is left of a limit: one lease takes 1 / LEASED_PART at most
+
+# KEYS: one per limit, in one slot. ARGV: permits wanted, how many of them at once, microseconds of the lease for the
+# others, then each limit's interval and tolerance. Returns the permits granted, the wait if those at once are not among
+# them, then what is owed to each limit.
+# Leased permits are charged as if they came at the lease's end. There is no lease where little is left.
 # A TAT is never believed to be further ahead than the tolerance: after a clock that ran ahead, nobody is locked out.
-CHARGE = Script("""
+CHARGE = Script(f"""
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local stored = redis.call('MGET', unpack(KEYS))
-local granted, lease, wait, tats = tonumber(ARGV[1]), tonumber(ARGV[2]), 0, {}
+local granted, at_once, lease, wait, tats = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), 0, {{}}
 for i = 1, #KEYS do
-  local interval, tolerance = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
+  local interval, tolerance = tonumber(ARGV[2 * i + 2]), tonumber(ARGV[2 * i + 3])
   tats[i] = math.min(math.max(tonumber(stored[i] or now), now), now + tolerance)
-  wait = math.max(wait, tats[i] + interval - tolerance - now)
-  granted = math.min(granted, math.floor((now + tolerance - math.max(tats[i], now + lease)) / interval))
+  wait = math.max(wait, tats[i] + at_once * interval - tolerance - now)
+  local left = math.floor((now + tolerance - math.max(tats[i], now + lease)) / interval)
+  granted = math.min(granted, math.floor(left / {LEASED_PART}))
 end
+if granted <= at_once then granted, lease = at_once, 0 end
 if wait > 0 then granted = 0 end
-local reply = {granted, wait}
+local reply = {{granted, wait}}
 for i, key in ipairs(KEYS) do
   if granted > 0 then
-    tats[i] = math.max(tats[i], now + lease) + granted * tonumber(ARGV[2 * i + 1])
+    tats[i] = math.max(tats[i], now + lease) + granted * tonumber(ARGV[2 * i + 2])
     redis.call('SET', key, string.format('%.0f', tats[i]), 'PX', math.ceil((tats[i] - now) / 1000))
   end
   reply[i + 2] = tats[i] - now
@@ -71,7 +76,7 @@ class LocalBuckets:
         now = self._clock()
         stored = self._tats.pop(key, None) or (now,) * len(rule.limits)
         tats = tuple(max(tat, now) for tat in stored)
-        charged = tuple(tat + limit.interval_us for tat, limit in zip(tats, rule.limits, strict=True))
+        charged = tuple(tat + rule.cost * limit.interval_us for tat, limit in zip(tats, rule.limits, strict=True))
         wait = max(0, *(tat - limit.tolerance_us - now for tat, limit in zip(charged, rule.limits, strict=True)))
         if wait == 0:
             tats = charged

@@ -5,8 +5,10 @@ A lease is charged as if its requests came at its end, and its permits are void 
 lost to the caller, and never to the limit). So each request is charged at the time of its admission or later, but never
 beyond the tolerance of that moment, and GCRA's bound holds as it is: in any time t at most burst + rate * t pass.
 
-The price is that a caller whose bucket is full loses what it holds beyond the burst minus the lease's time: 4% at most.
-A limit so small that a lease would seldom hold more than one permit (login, registration) is never leased.
+The price is that a caller whose bucket is full loses the lease's time, 2% of the burst at most, and what processes
+hold when its requests stop. So a lease takes little of what is left of the limit (see `gcra`), and nothing when that is
+nearly used up: then each request is charged by itself. Limits too small for that (login, registration, a hundred a
+second) are never leased.
 """
 
 import asyncio
@@ -14,14 +16,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from app.platform.limits.decision import remaining, state_template
-from app.platform.limits.gcra import Charge
+from app.platform.limits.gcra import LEASED_PART, Charge
 from app.platform.limits.rules import MICROSECONDS, LimitRule
 
-WINDOWS_PER_LEASE = 1 / 25  # of the shortest window: how long a lease lasts
+WINDOWS_PER_LEASE = 1 / 50  # of the shortest window: how long a lease lasts
 MAX_LEASE_SECONDS = 0.1
 # Of what the caller is expected to ask for in a lease's time: so a lease is used up early, and little is lost.
 EXPECTED_SHARE = 0.25
-BURST_SHARE = 0.05  # the most of the burst that one lease takes
 MAX_IDLE_LEASES = 10  # a caller who was away for longer begins anew
 # A refusal stands for the wait that it told, without asking again, but not longer than this: a limit may be lifted.
 MAX_REFUSED_SECONDS = 1.0
@@ -29,9 +30,9 @@ MAX_REFUSED_SECONDS = 1.0
 
 def lease_seconds(rule: LimitRule) -> float:
     """0 where every request is charged by itself."""
-    seconds = min(MAX_LEASE_SECONDS, min(limit.window_seconds for limit in rule.limits) * WINDOWS_PER_LEASE)
-    permits = min(limit.amount / limit.window_seconds for limit in rule.limits) * seconds * EXPECTED_SHARE
-    return seconds if permits >= 1 else 0.0
+    if rule.cost > 1 or min(limit.amount for limit in rule.limits) < 2 * LEASED_PART:
+        return 0.0
+    return min(MAX_LEASE_SECONDS, min(limit.window_seconds for limit in rule.limits) * WINDOWS_PER_LEASE)
 
 
 class Lease(NamedTuple):
@@ -47,8 +48,8 @@ class Account:
 
     __slots__ = (
         "_ends_at", "_low", "_most", "_next", "_owed_us", "_permits", "_policy", "_refused_until", "_remaining",
-        "_since", "_size", "_taken", "_template", "asking", "costs", "declared", "identity", "keys", "lease_seconds",
-        "rule",
+        "_since", "_size", "_taken", "_template", "_wait_until", "asking", "costs", "declared", "identity",
+        "keys", "lease_seconds", "rule",
     )  # fmt: skip
 
     def __init__(self, identity: str, declared: LimitRule, rule: LimitRule) -> None:
@@ -59,11 +60,11 @@ class Account:
         self.costs = [us for limit in rule.limits for us in (limit.interval_us, limit.tolerance_us)]
         self.lease_seconds = lease_seconds(rule)
         self.asking: asyncio.Event | None = None  # set when the answer is there; one at a time asks for a lease
-        self._most = max(1, int(min(limit.amount for limit in rule.limits) * BURST_SHARE))
+        self._most = max(1, min(limit.amount for limit in rule.limits) // LEASED_PART)
         self._size = 1
         self._taken = 1
         self._since = 0.0
-        self._refused_until = 0.0
+        self._refused_until = self._wait_until = 0.0
         self._permits = 0
         self._ends_at = 0.0
         self._low = 0  # permits at which the next lease is asked for
@@ -110,8 +111,8 @@ class Account:
         return self._permits < self._low and not self._next.permits and self.asking is None
 
     def refused_us(self, now: float) -> int:
-        """What is left of the last refusal's wait; 0 if there is none."""
-        return max(0, int((self._refused_until - now) * MICROSECONDS))
+        """What is left of the last refusal's wait; 0 if it stands no longer."""
+        return int((self._wait_until - now) * MICROSECONDS) if now < self._refused_until else 0
 
     def wanted(self, now: float) -> int:
         """How many permits the next lease should have, by how many were taken since the last one was asked for."""
@@ -125,7 +126,10 @@ class Account:
         return self._size
 
     def grant(self, permits: int, asked_at: float) -> None:
-        """A lease that was asked for at that time: Redis charged it then or later."""
+        """A lease that was asked for at that time: Redis charged it then or later. Of none: not now."""
+        if not permits:
+            self._low = 0
+            return
         lease = Lease(permits, asked_at + self.lease_seconds)
         if self._permits:
             self._next = lease
@@ -133,7 +137,9 @@ class Account:
             self._begin(lease)
 
     def refuse(self, wait_us: int, asked_at: float) -> None:
-        self._refused_until = asked_at + min(wait_us / MICROSECONDS, MAX_REFUSED_SECONDS)
+        wait = wait_us / MICROSECONDS
+        self._wait_until = asked_at + wait
+        self._refused_until = asked_at + min(wait, MAX_REFUSED_SECONDS)
 
     def _begin(self, lease: Lease) -> None:
         self._permits, self._ends_at = lease

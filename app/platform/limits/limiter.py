@@ -110,7 +110,7 @@ class RateLimiter:
             if account.lease_seconds and account.asking is None:
                 wait = await self._lease(account, at_once=1)
             else:
-                _, wait = await self._ask_redis(account, 1, 0.0)
+                _, wait = await self._ask_redis(account, account.rule.cost, at_once=account.rule.cost)
         except RedisError:
             local = self._local_rule(account.declared)
             return Decision(local, self._buckets.charge(f"{account.identity}:{local.name}", local)), "local"
@@ -123,24 +123,23 @@ class RateLimiter:
     async def _lease(self, account: Account, at_once: int) -> int:
         """Ask for as many permits as the account should hold; the wait if there are none. Raises RedisError.
 
-        `at_once`: how many of them are used as soon as they are there: one alone that is needs no lease.
+        `at_once`: how many of them are used as soon as they are there.
         """
         asked_at = time.monotonic()
-        wanted = account.wanted(asked_at)
         answered = account.asking = asyncio.Event()
         try:
-            granted, wait = await self._ask_redis(account, wanted, account.lease_seconds if wanted > at_once else 0.0)
-            if granted > at_once:
+            granted, wait = await self._ask_redis(account, account.wanted(asked_at), at_once)
+            if not wait:
                 account.grant(granted - at_once, asked_at)
         finally:
             account.asking = None
             answered.set()
         return wait
 
-    async def _ask_redis(self, account: Account, permits: int, lease_seconds: float) -> tuple[int, int]:
-        """How many are granted, and the wait if none is."""
+    async def _ask_redis(self, account: Account, permits: int, at_once: int) -> tuple[int, int]:
+        """How many are granted, and the wait if those at once are not."""
         asked_at = time.monotonic()
-        arguments = [permits, int(lease_seconds * MICROSECONDS), *account.costs]
+        arguments = [permits, at_once, int(account.lease_seconds * MICROSECONDS), *account.costs]
         granted, wait, *owed = await self._redis.run(CHARGE, account.keys, arguments)
         account.told(tuple(owed))
         if wait:

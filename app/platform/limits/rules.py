@@ -41,16 +41,17 @@ class Limit:
         """Microseconds that may be owed: the burst."""
         return self.interval_us * self.amount
 
-    def scaled(self, factor: float) -> "Limit":
-        return replace(self, amount=max(1, int(self.amount * factor)))
+    def scaled(self, factor: float, least: int = 1) -> "Limit":
+        return replace(self, amount=max(least, int(self.amount * factor)))
 
 
 @dataclass(frozen=True)
 class LimitRule:
-    """Limits that hold together: a request is charged to all of them or to none. `name` is the bucket."""
+    """Limits that hold together: a request is charged `cost` to all of them or nothing. `name` is the bucket."""
 
     name: str
     limits: tuple[Limit, ...]
+    cost: int = 1
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -59,6 +60,8 @@ class LimitRule:
             raise ValueError(f"{self.name}: {len(self.limits)} limits; 1 to {MAX_LIMITS} can hold together")
         if len({limit.window_seconds for limit in self.limits}) < len(self.limits):
             raise ValueError(f"{self.name}: two limits over the same window")
+        if not 1 <= self.cost <= min(limit.amount for limit in self.limits):
+            raise ValueError(f"{self.name}: a cost of {self.cost} never passes")
 
     def __hash__(self) -> int:
         return hash(self.name)  # which remembers its own
@@ -81,7 +84,7 @@ class LimitRule:
         return ", ".join(f'"{policy}";q={limit.amount};w={limit.window_seconds}' for policy, limit in pairs).encode()
 
     def scaled(self, factor: float) -> "LimitRule":
-        return replace(self, limits=tuple(limit.scaled(factor) for limit in self.limits))
+        return replace(self, limits=tuple(limit.scaled(factor, self.cost) for limit in self.limits))
 
 
 def parse_limits(text: str, name: str = "default") -> LimitRule:
@@ -104,15 +107,18 @@ class Limiter(slowapi.Limiter):
     def __init__(self) -> None:
         super().__init__(key_func=get_remote_address, auto_check=False, key_style="endpoint")
 
-    def limit(self, limit_value: str, *, name: str | None = None) -> Callable[[Endpoint], Endpoint]:  # type: ignore[override]
-        """Limit each caller of the endpoint. Endpoints that are given the same `name` share one bucket.
+    def limit(  # type: ignore[override]
+        self, limit_value: str, *, name: str | None = None, cost: int = 1
+    ) -> Callable[[Endpoint], Endpoint]:
+        """Limit each caller of the endpoint. Endpoints that are given the same `name` share one bucket, from which a
+        request takes as much as it is declared to cost.
 
         slowapi's other options are refused, not ignored.
         """
 
         def declare(endpoint: Endpoint) -> Endpoint:
             bucket = name or f"{endpoint.__module__}.{endpoint.__name__}"
-            rule = parse_limits(limit_value, bucket)
+            rule = replace(parse_limits(limit_value, bucket), cost=cost)
             if stacked := limits_of(endpoint):
                 rule = replace(rule, limits=stacked.limits + rule.limits)
             setattr(endpoint, ATTRIBUTE, rule)
