@@ -13,6 +13,7 @@ from time import monotonic, time
 from typing import Any, NamedTuple, Protocol
 
 from fastapi import FastAPI
+from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.platform.cache import Kept, ResponseCache
@@ -24,8 +25,10 @@ from app.platform.security.revocation import Revocations
 from app.platform.security.tokens import InvalidToken, TokenVerifier
 from app.platform.telemetry.context import RequestContext
 from app.platform.telemetry.logs import AccessLog, Line
-from app.platform.telemetry.metrics import RequestMetrics, Series
+from app.platform.telemetry.metrics import BatchedCounter, RequestMetrics, Series
 from app.platform.telemetry.middleware import request_id_of, trace_id_of
+
+ANSWERS = Counter("hot_path_answers_total", "Requests that were answered before anything else looked at them")
 
 # What an answer may depend on beside host, credentials, path and query, or what makes a request more than a question.
 UNUSUAL = frozenset(
@@ -34,6 +37,8 @@ UNUSUAL = frozenset(
 MAX_KEY_BYTES = 2_048
 OFFER = "hot_path_offer"  # in the request's state
 CHARGED = "hot_path_charged"
+
+AGE, REQUEST_ID = b"age", b"x-request-id"
 
 Headers = list[tuple[bytes, bytes]]
 Key = tuple[bytes | None, bytes | None, str, bytes]
@@ -50,11 +55,13 @@ class Offer(NamedTuple):
 
 
 class Form(NamedTuple):
-    """An answer but for what differs from one request to the next, which lies between `head` and `tail`."""
+    """An answer, and where in its headers lies what differs from one request to the next."""
 
     status: int
-    head: Headers
-    tail: Headers
+    headers: Headers
+    age_at: int
+    request_id_at: int
+    limits_at: int | None  # two of them
     body: bytes
     line: Line
     series: Series | None
@@ -86,6 +93,7 @@ class HotPath:
         self._access_log = access_log
         self._metrics = metrics
         self._drain = drain
+        self._answers = BatchedCounter(ANSWERS)
 
     async def __call__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         parts = self.parts
@@ -118,13 +126,18 @@ class HotPath:
             else:
                 return False
         request_id = request_id_of(headers.get(b"x-request-id"))
-        age = (b"age", b"%d" % max(0, time() - kept.stored_at))
+        age = (AGE, b"%d" % max(0, time() - kept.stored_at))
         condition = headers.get(b"if-none-match")
         form = found.full if condition is None else _form_for(condition, found)
-        own = (age, (b"x-request-id", request_id.encode()), *limits)
-        await send({"type": "http.response.start", "status": form.status, "headers": [*form.head, *own, *form.tail]})
+        told = form.headers.copy()
+        told[form.age_at] = age
+        told[form.request_id_at] = (REQUEST_ID, request_id.encode())
+        if form.limits_at is not None:
+            told[form.limits_at : form.limits_at + 2] = limits
+        await send({"type": "http.response.start", "status": form.status, "headers": told})
         await send({"type": "http.response.body", "body": form.body})
         parts.cache.memory_hits.inc()
+        self._answers.inc()
         self._tell(form, request_id, headers.get(b"traceparent"), scope, monotonic() - started)
         return True
 
@@ -153,28 +166,32 @@ class HotPath:
             self.parts.cache.memory.attach(offer.kept, key, made)
 
     def _pass(self, offer: Offer, headers: Headers) -> Pass | None:
-        """From the headers as they went out; None if they are not laid out as `_serve` would."""
-        answer, account, context = offer.kept.answer, offer.account, offer.context
-        own = (
-            [b"age", b"x-request-id", *(name for name, _ in account.headers())]
-            if account
-            else [b"age", b"x-request-id"]
-        )
-        head, rest = headers[: len(answer.headers)], headers[len(answer.headers) :]
-        if tuple(head) != answer.headers or [name for name, _ in rest[: len(own)]] != own:
+        """From the headers as they went out; None if they are not laid out as `_serve` needs them."""
+        answer = offer.kept.answer
+        head, added = headers[: len(answer.headers)], headers[len(answer.headers) :]
+        if tuple(head) != answer.headers:
             return None
-        tail = rest[len(own) :]
+        full = self._form(offer, 200, [*head, *added], answer.body)
+        not_modified = self._form(offer, 304, [*not_modified_headers(head), *added], b"")
+        if full is None or not_modified is None:
+            return None
         etag = dict(head).get(b"etag")
-        return Pass(
-            offer,
-            None if etag is None else etag.decode("latin-1"),
-            self._form(200, head, tail, answer.body, context),
-            self._form(304, not_modified_headers(head), tail, b"", context),
-        )
+        return Pass(offer, None if etag is None else etag.decode("latin-1"), full, not_modified)
 
-    def _form(self, status: int, head: Headers, tail: Headers, body: bytes, context: RequestContext) -> Form:
+    def _form(self, offer: Offer, status: int, headers: Headers, body: bytes) -> Form | None:
+        names = [name for name, _ in headers]
+        varying = (
+            [AGE, REQUEST_ID, *(name for name, _ in offer.account.headers())] if offer.account else [AGE, REQUEST_ID]
+        )
+        if any(names.count(name) != 1 for name in varying):
+            return None
+        age_at, request_id_at, *limits_at = map(names.index, varying)
+        if limits_at and limits_at != [limits_at[0], limits_at[0] + 1]:
+            return None
+        context = offer.context
         series = self._metrics.series(context.method, status, context.route) if self._metrics is not None else None
-        return Form(status, head, tail, body, self._access_log.template(context, status), series)
+        line = self._access_log.template(context, status)
+        return Form(status, headers, age_at, request_id_at, limits_at[0] if limits_at else None, body, line, series)
 
 
 def size_of(key: Key) -> int:
