@@ -25,7 +25,9 @@ from app.platform.http.hotpath import Application, HotPath
 from app.platform.http.openapi import customize_openapi
 from app.platform.http.overloaded import classifier, refuse
 from app.platform.http.problems import DeadlineExceeded, install_problem_handlers, send_problem
+from app.platform.http.public_documents import PublicDocumentsMiddleware, PublicRule
 from app.platform.http.routes import RouteTable
+from app.platform.http.surrogate_keys import SurrogateKeys
 from app.platform.limits import parse_limits
 from app.platform.postgres.errors import DatabaseError
 from app.platform.resilience.deadlines import DeadlineMiddleware
@@ -43,6 +45,15 @@ from app.settings import Settings
 
 OpenResources = Callable[[Settings], AbstractAsyncContextManager[Resources]]
 API = "/api/v1"
+DESCRIPTION = PublicRule(max_age=60, stale_while_revalidate=600, stale_if_error=86_400, tags=("documents",))
+# Keys are published before they sign: an old list will do for a while, but not for a day.
+KEYS = PublicRule(max_age=60, stale_while_revalidate=60, stale_if_error=600, tags=("documents", "keys"))
+PUBLIC_DOCUMENTS = {
+    "/openapi.json": DESCRIPTION,
+    "/docs": DESCRIPTION,
+    "/problems/": DESCRIPTION,
+    "/.well-known/jwks.json": KEYS,
+}
 MAX_BATCH_RESPONSE_BYTES = 8 * 1024 * 1024
 CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "If-Match", "If-None-Match", "Idempotency-Key", "X-Request-ID")
 CORS_RESPONSE_HEADERS = (
@@ -72,6 +83,8 @@ def create_app(settings: Settings | None = None, open_resources: OpenResources =
             yield
             hot_path.parts = None
 
+    surrogate_keys = SurrogateKeys(settings.surrogate_key_header)
+
     def gateway(inner: ASGIApp) -> Gateway:
         """Kept, since the parts of a batch come in through it again."""
         app.state.gateway = made = Gateway(
@@ -79,6 +92,7 @@ def create_app(settings: Settings | None = None, open_resources: OpenResources =
             routes=lambda: app.state.routes,
             parts=lambda: app.state.resources,
             default_limit=parse_limits(settings.rate_limit_default),
+            surrogate_keys=surrogate_keys,
         )
         return made
 
@@ -92,6 +106,7 @@ def create_app(settings: Settings | None = None, open_resources: OpenResources =
             *middleware(settings, drain, access_log, metrics),
             *admission(settings, lambda: app.state.routes),
             Middleware(gateway),
+            Middleware(PublicDocumentsMiddleware, rules=PUBLIC_DOCUMENTS, surrogate_keys=surrogate_keys),
         ],
         redoc_url=None,
         redirect_slashes=False,

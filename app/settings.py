@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     request_timeout_seconds: Seconds = 10.0  # the deadline of a request that names none; also the most it may name
     max_body_bytes: int = Field(1_048_576, gt=0, le=1_073_741_824)
     batch_max_requests: int = Field(20, ge=1, le=20)
+    surrogate_key_header: Literal["", "Surrogate-Key", "Cache-Tag"] = ""  # for a CDN in front; empty: none is sent
     metrics_peers: Strings = ()  # base URLs of all instances, for the operators' /metrics of the fleet
 
     # Postgres

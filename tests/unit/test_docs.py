@@ -20,7 +20,7 @@ VARIABLE = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`")
 # Read by gunicorn's configuration, nginx' template or Prometheus' client.
 OTHER_VARIABLES = {"FORWARDED_ALLOW_IPS", "PROMETHEUS_MULTIPROC_DIR", "SERVER_NAMES", "STATE_DIR"}
 # Written in capitals in the code of a page.
-CONSTANTS = {"OWN_FIELDS", "FILL_1000_ROWS"}
+CONSTANTS = {"PUBLIC_DOCUMENTS", "OWN_FIELDS", "FILL_1000_ROWS"}
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)#]+)(?:#([^)]+))?\)")
 TEST_FILE = re.compile(r"`(?:tests/)?((?:unit|integration|system|faults)/[\w/]+\.py)`")
 TEST_NAME = re.compile(r"`(test_\w+)`")

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from app.platform.errors import DomainError, NotFound
 from app.platform.http.problems import Kind, Problem, problem_type, status_of
 
-CACHE = {"Cache-Control": "public, max-age=3600", "Vary": "Accept"}
+VARY = {"Vary": "Accept"}  # how long it may be kept is said with the other public documents
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <h1>{title}</h1><p>{explanation}</p><p>HTTP status {status}, type <code>{type}</code></p></html>
@@ -29,8 +29,8 @@ def problems_router() -> APIRouter:
             "explanation": cleandoc(kind.__doc__ or ""),
         }
         if "text/html" not in request.headers.get("accept", ""):
-            return JSONResponse(about, headers=CACHE)
-        return HTMLResponse(PAGE.format_map({name: escape(str(value)) for name, value in about.items()}), headers=CACHE)
+            return JSONResponse(about, headers=VARY)
+        return HTMLResponse(PAGE.format_map({name: escape(str(value)) for name, value in about.items()}), headers=VARY)
 
     return router
 

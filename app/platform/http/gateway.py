@@ -19,6 +19,7 @@ from app.platform.http.hotpath import OFFER, Offer
 from app.platform.http.problems import TooManyRequests, send_problem
 from app.platform.http.recording import header, record, send_answer
 from app.platform.http.routes import RoutePolicy, RouteTable
+from app.platform.http.surrogate_keys import SurrogateKeys
 from app.platform.limits import LimitRule, RateLimiter, limits_of
 from app.platform.security.caller import Caller
 from app.platform.security.revocation import Revocations
@@ -52,11 +53,13 @@ class Gateway:
         routes: Callable[[], RouteTable],
         parts: Callable[[], GatewayParts],
         default_limit: LimitRule,
+        surrogate_keys: SurrogateKeys,
     ) -> None:
         self.app = app
         self.routes = routes
         self.parts = parts
         self.default_limit = default_limit
+        self.surrogate_keys = surrogate_keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in QUIET_PATHS:
@@ -84,6 +87,7 @@ class Gateway:
         if question is None or rule is None:
             await self.app(scope, receive, send)
             return
+        self.surrogate_keys.add(question.tags)
         found = await parts.cache.lookup(question)
         if isinstance(found, Miss):
             await self._fill(scope, receive, send, parts.cache, rule, found)
