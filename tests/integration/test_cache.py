@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import pytest
 from redis.crc import key_slot
 
-from app.platform.cache import PUBLIC, Answer, Hit, Miss, ResponseCache, answer_key, tag
+from app.platform.cache import PUBLIC, Answer, Hit, Miss, ResponseCache, answer_key, tag, turns
 from app.platform.cache.rules import redis_key
+from app.platform.cache.turns import Turns
 from app.platform.redis import RedisClient
 from app.platform.resilience.deadlines import DeadlineExceeded
 from app.platform.telemetry.context import RequestContext, request_context
@@ -290,7 +291,7 @@ async def test_killed_and_back_empty(cache: ResponseCache, client: RedisClient, 
 async def test_switched_off_it_asks_nothing(client: RedisClient) -> None:
     cache = ResponseCache(client, max_entry_bytes=10_000, enabled=False)
     await client.aclose()
-    assert await cache.lookup(cache.ask(KEY, TAGS)) == Miss(KEY)
+    assert await cache.lookup(cache.ask(KEY, TAGS)) == Miss(KEY, TAGS)
 
 
 # Single flight
@@ -320,6 +321,60 @@ async def test_simultaneous_misses_are_one_query(cache: ResponseCache) -> None:
     assert query.count == 1
     assert answers == [answer()] * 100
     assert await body(cache) == b"body"
+
+
+async def queries_of_a_thousand_misses(server: RedisServer, client: RedisClient) -> int:
+    """By two instances, all at once."""
+    query = Query()
+
+    async def request(cache: ResponseCache, missed: Miss) -> Answer:
+        return await cache.fill(missed, TTL, query)
+
+    async with redis_client(server.url) as other_client, new_cache(client) as one, new_cache(other_client) as other:
+        misses = [(cache, await miss(cache)) for cache in (one, other) for _ in range(500)]
+        answers = await asyncio.gather(*(request(*each) for each in misses))
+    assert answers == [answer()] * 1_000
+    return query.count
+
+
+async def test_a_thousand_misses_over_two_instances_are_one_query(server: RedisServer, client: RedisClient) -> None:
+    assert await queries_of_a_thousand_misses(server, client) == 1
+
+
+async def test_control_without_turns_each_instance_makes_its_own(
+    server: RedisServer, client: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def take(*_: object) -> str:
+        return "always"
+
+    monkeypatch.setattr(Turns, "take", take)
+    assert await queries_of_a_thousand_misses(server, client) == 2
+
+
+async def test_a_maker_that_died_holds_others_up_no_longer_than_its_turn(
+    cache: ResponseCache, client: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.2)
+    assert await Turns(client).take(KEY) is not None  # and never gives it back
+    started = time.monotonic()
+    assert await cache.fill(await miss(cache), TTL, Query()) == answer()
+    assert time.monotonic() - started >= 0.15
+    assert await body(cache) == b"body"
+
+
+async def test_what_can_not_be_kept_is_made_by_who_waited(server: RedisServer, client: RedisClient) -> None:
+    query = Query(answer("private", 200, (b"set-cookie", b"a=b")), answer("own", 200, (b"set-cookie", b"a=b")))
+    async with redis_client(server.url) as other_client, new_cache(client) as one, new_cache(other_client) as other:
+        first, second = await miss(one), await miss(other)
+        made = await asyncio.gather(one.fill(first, TTL, query), other.fill(second, TTL, query))
+    assert {each.body for each in made} == {b"private", b"own"}
+
+
+async def test_switched_off_nobody_shares(client: RedisClient) -> None:
+    cache = ResponseCache(client, max_entry_bytes=10_000, enabled=False)
+    query = Query()
+    await asyncio.gather(*(cache.fill(Miss(KEY), TTL, query) for _ in range(10)))
+    assert query.count == 10
 
 
 async def test_control_without_single_flight_each_is_a_query(cache: ResponseCache) -> None:

@@ -12,6 +12,7 @@ import random
 import struct
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from app.platform.cache.invalidation import Tags, position_of
 from app.platform.cache.memory import Kept, MemoryTier, Watch
 from app.platform.cache.rules import redis_key
 from app.platform.cache.single_flight import SingleFlight
+from app.platform.cache.turns import Turns
 from app.platform.redis import RedisClient
 from app.platform.resilience.deadlines import DeadlineExceeded
 from app.platform.telemetry.context import current
@@ -54,6 +56,7 @@ class Miss:
     """
 
     key: str
+    tags: Sequence[str] = ()
     fence: bytes | None = None
     wal_required: int = 0
     watch: Watch | None = field(default=None, compare=False)  # on its tags, since before Redis was asked
@@ -85,6 +88,7 @@ class ResponseCache:
         self._coherence = Coherence(redis, self.memory)
         self._tags = Tags(redis, self._coherence)
         self._flights = SingleFlight[Answer]()
+        self._turns = Turns(redis)
 
     async def start(self) -> None:
         """Without it the memory tier has no lease, and serves nothing."""
@@ -129,16 +133,16 @@ class ResponseCache:
 
     async def _answer(self, question: Question) -> tuple[Hit | Miss, str]:
         if question.values is None or question.watch is None:
-            return Miss(question.key), question.refused
+            return Miss(question.key, question.tags), question.refused
         try:
             data, *values = await question.values
             if None in values:
                 values = await self._tags.begin(question.tags)
         except RedisError:
-            return Miss(question.key), "unavailable"
+            return Miss(question.key, question.tags), "unavailable"
         fence = b",".join(values)
         entry = decode(data) if data is not None else None
-        miss = Miss(question.key, fence, max(map(position_of, values), default=0), question.watch)
+        miss = Miss(question.key, question.tags, fence, max(map(position_of, values), default=0), question.watch)
         if entry is None:
             return miss, "miss"
         if entry.fence != fence:
@@ -160,7 +164,7 @@ class ResponseCache:
         joined = flight in self._flights
         FLIGHTS.labels("follower" if joined else "leader").inc()
         try:
-            answer = await self._flights.run(flight, partial(self._make_and_store, miss, ttl_seconds, make))
+            answer = await self._flights.run(flight, partial(self._make_in_turn, miss, ttl_seconds, make))
         except DeadlineExceeded:
             if not joined:
                 raise
@@ -203,6 +207,36 @@ class ResponseCache:
         self.memory_hits.flush()
         await self._tags.aclose()
         await self._coherence.aclose()
+
+    async def _make_in_turn(
+        self, miss: Miss, ttl_seconds: float, make: Callable[[], Coroutine[Any, Any, Answer]]
+    ) -> Answer:
+        """Or have it made by another process that is at it already."""
+        turn = None
+        if miss.fence is not None:
+            with suppress(RedisError):
+                turn = await self._turns.take(miss.key)
+                if turn is None and (answer := await self._made_elsewhere(miss)) is not None:
+                    FLIGHTS.labels("elsewhere").inc()
+                    return answer
+        try:
+            return await self._make_and_store(miss, ttl_seconds, make)
+        finally:
+            if turn is not None:
+                with suppress(RedisError):
+                    self._turns.give_back(miss.key, turn)
+
+    async def _made_elsewhere(self, miss: Miss) -> Answer | None:
+        """None if it is not made there, or not for this caller. Raises RedisError."""
+        for pause in self._turns.pauses():
+            await asyncio.sleep(pause)
+            taken = self._turns.is_taken(miss.key)  # asked first: who gives the turn back has stored before
+            found, _ = await self._answer(self._ask_redis(miss.key, miss.tags))
+            if isinstance(found, Hit):
+                return found.answer
+            if not await taken or found.fence != miss.fence:
+                return None
+        return None
 
     async def _make_and_store(
         self, miss: Miss, ttl_seconds: float, make: Callable[[], Coroutine[Any, Any, Answer]]

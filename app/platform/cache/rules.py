@@ -67,6 +67,6 @@ def answer_key(scope: UUID | str, *parts: str) -> str:
     return f"{scope}:{digest.hexdigest()}"
 
 
-def redis_key(kind: Literal["answer", "tag"], name: str) -> str:
+def redis_key(kind: Literal["answer", "tag", "turn"], name: str) -> str:
     scope, _, rest = name.partition(":")
     return f"cache:{{{scope}}}:{kind}:{rest}"
