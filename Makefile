@@ -13,10 +13,10 @@ FAULTS ?= full
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: ## Install what is missing, nothing else (TESTS=1 for what the tests need too)
-	@PYTHON=$(PYTHON) TESTS=$(TESTS) deploy/local/install.sh
+install: ## Install what is missing, nothing else (OBSERVE=1, TESTS=1 for what those need too)
+	@PYTHON=$(PYTHON) TESTS=$(TESTS) OBSERVE=$(OBSERVE) deploy/local/install.sh
 
-up: install ## Start everything; harmless when it is up (POOLER=pgbouncer puts one in front of Postgres)
+up: install ## Start everything; harmless when it is up (POOLER=pgbouncer puts one in front of Postgres, OBSERVE=1 Prometheus beside)
 	@$(LOCAL) up
 
 down: ## Stop everything

@@ -39,6 +39,7 @@ from app.platform.telemetry.logs import AccessLog, configure_logging
 from app.platform.telemetry.metrics import RequestMetrics
 from app.platform.telemetry.middleware import QUIET_PATHS, RequestContextMiddleware
 from app.platform.telemetry.multiprocess import forget_dead_workers
+from app.platform.telemetry.watching import watching
 from app.problems import TRANSLATIONS
 from app.resources import Resources, open_resources
 from app.settings import Settings
@@ -78,7 +79,7 @@ def create_app(settings: Settings | None = None, open_resources: OpenResources =
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         forget_dead_workers()
-        async with open_resources(settings) as app.state.resources:
+        async with watching(enabled=settings.metrics_enabled), open_resources(settings) as app.state.resources:
             hot_path.parts = app.state.resources
             yield
             hot_path.parts = None

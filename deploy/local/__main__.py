@@ -25,6 +25,8 @@ def up(arguments: argparse.Namespace) -> None:
     urls = _status().urls()
     print(f"{urls['http']}      the service, {urls['http']}/docs to try it, {urls['https']} with TLS")
     print(f"{urls['ops']}      for operators: a live picture, /health, /metrics, /nginx_status")
+    if "prometheus" in urls:
+        print(f"{urls['prometheus']}      Prometheus, {urls['alertmanager']} Alertmanager")
     print(f"demo login: {DEMO_EMAIL}, {DEMO_PASSWORD}")
 
 

@@ -11,8 +11,15 @@ missing_packages() {
     command -v redis-server >/dev/null || echo redis-server
     command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || echo nginx
     [ "${POOLER:-}" != pgbouncer ] || command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || echo pgbouncer
+    [ -z "${OBSERVE:-}${TESTS:-}" ] || observers
     [ -z "${TESTS:-}" ] || command -v chromium chromium-browser google-chrome >/dev/null || echo chromium
     [ -x .venv/bin/python ] || "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+}
+
+observers() {
+    for name in prometheus prometheus-alertmanager prometheus-{node,postgres,redis,nginx}-exporter; do
+        command -v "$name" >/dev/null || echo "$name"
+    done
 }
 
 as_root() {

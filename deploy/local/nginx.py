@@ -1,13 +1,13 @@
 """nginx with the files of nginx/, filled in as the container's entrypoint fills them in."""
 
 import json
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from deploy import certificate
 from deploy.local.options import ROOT, Options
+from deploy.local.templates import render
 from deploy.local.users import service_account
 
 HOST = "127.0.0.1"
@@ -29,11 +29,6 @@ def prepare(home: Path, options: Options, settings: Mapping[str, str]) -> None:
     shutil.copytree(ROOT / "app" / "static", home / "static", dirs_exist_ok=True)
     shutil.copytree(SOURCE / "operators", home / "operators", dirs_exist_ok=True)
     certificate.ensure(home / "certificates")
-
-
-def render(template: str, variables: Mapping[str, str]) -> str:
-    """Raises KeyError for a variable that is not given."""
-    return re.sub(r"\$\{([A-Z_]+)\}", lambda match: variables[match[1]], template)
 
 
 def command(home: Path) -> list[str]:

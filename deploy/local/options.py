@@ -39,6 +39,9 @@ class Options:
     postgres_replicas: int = 2
     web_concurrency: int = min(2, os.cpu_count() or 1)  # workers per instance
     pooler: str = ""  # pgbouncer: the instances reach Postgres through one
+    observe: str = ""  # anything: Prometheus, Alertmanager and exporters as well
+    observe_base_port: int = 8190  # Prometheus, then Alertmanager and the exporters on the next ones
+    observe_time_scale: float = 1.0  # of the alerts' windows and times, so that they can be tried out in seconds
 
     def changed_by(self, environment: Mapping[str, str]) -> Self:
         names = [field.name for field in fields(self)]
@@ -57,6 +60,11 @@ class Options:
     def api_ports(self) -> list[int]:
         return [self.api_base_port + number for number in range(1, self.api_instances + 1)]
 
+    def observe_ports(self) -> list[int]:
+        """Prometheus, Alertmanager, three exporters, and one for each Postgres; none where nobody observes."""
+        count = 5 + self.postgres_replicas + 1 if self.observe else 0
+        return [self.observe_base_port + number for number in range(count)]
+
     def ports(self) -> Iterator[tuple[str, int]]:
         """Every port that the stack listens on, with the variable that moves it."""
         yield "HTTP_PORT", self.http_port
@@ -65,6 +73,7 @@ class Options:
         yield "REDIS_PORT", self.redis_port
         if self.pooler:
             yield "PGBOUNCER_PORT", self.pgbouncer_port
+        yield from (("OBSERVE_BASE_PORT", port) for port in self.observe_ports())
         yield from (("API_BASE_PORT", port) for port in self.api_ports())
         yield from (("POSTGRES_BASE_PORT", port) for port in self.postgres_ports())
 

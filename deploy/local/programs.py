@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.local import nginx, pgbouncer, postgres, redis
+from deploy.local import nginx, observe, pgbouncer, postgres, redis
 from deploy.local.options import ROOT, Options
 from deploy.local.users import service_account
 
@@ -40,10 +40,11 @@ class Stack:
     data: list[Program]
     api: list[Program]
     nginx: Program
+    observers: list[Program]
 
     @property
     def programs(self) -> list[Program]:
-        return [*self.data, *self.api, self.nginx]
+        return [*self.data, *self.api, self.nginx, *self.observers]
 
 
 def stack(options: Options, folder: Path, settings: Mapping[str, str]) -> Stack:
@@ -58,7 +59,12 @@ def stack(options: Options, folder: Path, settings: Mapping[str, str]) -> Stack:
         [*(_postgres(server, cluster) for server in cluster.servers), *poolers, _redis(options, folder)],
         [_api(f"api-{n}", port, options, folder, environment) for n, port in enumerate(options.api_ports(), start=1)],
         _nginx(options, folder),
+        [_observer(part, folder / "observe") for part in observers(options, folder, cluster)],
     )
+
+
+def observers(options: Options, folder: Path, cluster: postgres.Cluster) -> list[observe.Observer]:
+    return observe.observers(options, folder / "observe", cluster.servers) if options.observe else []
 
 
 def service_environment(options: Options, cluster: postgres.Cluster) -> dict[str, str]:
@@ -169,6 +175,19 @@ def _nginx(options: Options, folder: Path) -> Program:
         folder=home,
         stop_signal=signal.SIGQUIT,
         stop_seconds=20,
+    )
+
+
+def _observer(part: observe.Observer, home: Path) -> Program:
+    return Program(
+        name=part.name,
+        role="observer",
+        port=part.port,
+        command=part.command,
+        is_ready=lambda: answers(f"http://{HOST}:{part.port}{part.ready_path}"),
+        folder=home,
+        environment=part.environment,
+        user=_service_user(),
     )
 
 

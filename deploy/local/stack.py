@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from deploy.local import folder as state_folder
-from deploy.local import nginx, pgbouncer, postgres, redis
+from deploy.local import nginx, observe, pgbouncer, postgres, redis
 from deploy.local.options import ROOT, Options, StackError, app_settings, remember, remember_settings, remembered
-from deploy.local.programs import Program, Stack, command_environment, stack
+from deploy.local.programs import Program, Stack, command_environment, observers, stack
 from deploy.local.supervisor import Supervisor, command_line, wait_until
 
 READY_SECONDS = 90  # seconds suffice, unless the machine is overloaded
@@ -42,6 +42,8 @@ def up(environment: Mapping[str, str]) -> Options:
     remember_settings(settings, home)
     if options.pooler:
         pgbouncer.prepare(home / "pgbouncer", options.pgbouncer_port, pgbouncer.entries(wanted.cluster))
+    if options.observe:
+        observe.prepare(home / "observe", options, observers(options, home, wanted.cluster), environment)
     start(wanted, supervisor, options, home)
     return options
 
@@ -50,7 +52,8 @@ def start(wanted: Stack, supervisor: Supervisor, options: Options, home: Path) -
     changed: set[str] = set()
     if supervisor.is_running():
         changed = supervisor.update(wanted.programs)
-        supervisor.reload("nginx")
+        for name in ("nginx", *(["prometheus", "alertmanager"] if wanted.observers else [])):
+            supervisor.reload(name)
     else:
         postgres.create(wanted.cluster)
         supervisor.start(wanted.programs)
@@ -59,7 +62,7 @@ def start(wanted: Stack, supervisor: Supervisor, options: Options, home: Path) -
     for program in wanted.data:
         wait_for(program, supervisor)
     prepare_database(options, wanted.cluster, home)
-    for program in (*wanted.api, wanted.nginx):
+    for program in (*wanted.api, wanted.nginx, *wanted.observers):
         run(program, supervisor, changed)
         wait_for(program, supervisor)
 

@@ -18,10 +18,12 @@ class Status:
     logs: Path
 
     def urls(self) -> dict[str, str]:
+        observing = {"prometheus": self.options.observe_base_port, "alertmanager": self.options.observe_base_port + 1}
         return {
             "http": f"http://{HOST}:{self.options.http_port}",
             "https": f"https://{HOST}:{self.options.https_port}",
             "ops": f"http://{HOST}:{self.options.ops_port}",
+            **{name: f"http://{HOST}:{port}" for name, port in observing.items() if self.options.observe},
         }
 
     def as_json(self) -> dict[str, Any]:

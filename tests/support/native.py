@@ -26,8 +26,8 @@ POLL_SECONDS = 0.2
 # Below those that the kernel gives to outgoing connections.
 FIRST_PORT, LAST_PORT = 20_000, 32_000
 PORTS = {"HTTP_PORT": 0, "HTTPS_PORT": 1, "OPS_PORT": 2, "REDIS_PORT": 3, "API_BASE_PORT": 4, "POSTGRES_BASE_PORT": 10}
-PORTS |= {"PGBOUNCER_PORT": 19}
-BLOCK = 20
+PORTS |= {"OBSERVE_BASE_PORT": 20, "PGBOUNCER_PORT": 39}
+BLOCK = 40
 
 
 @dataclass(frozen=True, slots=True)

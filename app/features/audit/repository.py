@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.platform.postgres import repository
 from app.features.audit.schemas import AuditQuery
 from app.platform.audit.tables import AuditEntry
 from app.platform.http.pagination import Listing, Slice, Window
@@ -25,6 +26,7 @@ def columns(fields: Collection[str]) -> list[Any]:
     return [getattr(AuditEntry, name) for name in fields]
 
 
+@repository
 class AuditRepository:
     """Sees one organization only."""
 

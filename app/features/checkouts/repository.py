@@ -27,7 +27,7 @@ from app.features.checkouts.models import Checkout
 from app.features.checkouts.schemas import OWN_FIELDS, CheckoutsQuery
 from app.platform.http.pagination import Listing, Slice, Window
 from app.platform.http.totals import total_of
-from app.platform.postgres import Prepared, Statements, fetch, named
+from app.platform.postgres import Prepared, Statements, fetch, named, repository
 from app.platform.postgres.base import uuid7
 
 Row = dict[str, Any]
@@ -79,6 +79,7 @@ def given(query: CheckoutsQuery) -> dict[str, Any]:
     return values
 
 
+@repository
 class CheckoutRepository:
     """Sees one organization only."""
 

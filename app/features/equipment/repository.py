@@ -13,7 +13,7 @@ from app.features.equipment.models import Equipment
 from app.features.equipment.schemas import OWN_FIELDS, EquipmentQuery
 from app.platform.http.pagination import Listing, Slice, Window
 from app.platform.http.totals import total_of
-from app.platform.postgres import Prepared, Statements, fetch, named
+from app.platform.postgres import Prepared, Statements, fetch, named, repository
 from app.platform.postgres.base import uuid7
 
 LISTING = Listing(
@@ -61,6 +61,7 @@ def given(query: EquipmentQuery) -> dict[str, Any]:
     return values
 
 
+@repository
 class EquipmentRepository:
     """Sees one organization only."""
 

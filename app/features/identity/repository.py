@@ -7,6 +7,7 @@ from sqlalchemy import Executable, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.features.identity.models import Organization, User
+from app.platform.postgres import repository
 
 Row = dict[str, Any]
 USERS = select(
@@ -20,6 +21,7 @@ USERS = select(
 ).join(Organization, Organization.id == User.organization_id)
 
 
+@repository
 class IdentityRepository:
     """Looks people up by e-mail or id alone: logging in is where the organization is still unknown."""
 

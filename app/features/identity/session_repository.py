@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.platform.postgres import repository
 from app.features.identity.models import Session, User
 from app.features.identity.repository import Row
 
@@ -15,6 +16,7 @@ SHOWN = (Session.id, Session.device, Session.address, Session.created_at, Sessio
 NOW = func.clock_timestamp()  # not the transaction's begin: it may have waited for a lock since
 
 
+@repository
 class SessionRepository:
     def __init__(self, session: AsyncSession) -> None:
         self.session = session

@@ -1,6 +1,7 @@
 """Pools, replica choice, consistency tokens, sessions, failover."""
 
 from app.platform.postgres.database import Database
+from app.platform.postgres.operations import repository
 from app.platform.postgres.options import DatabaseOptions
 from app.platform.postgres.prepared import Prepared, Statements, named
 from app.platform.postgres.sessions import Commit, ReadSession, WriteSession, fetch
@@ -15,4 +16,5 @@ __all__ = [
     "WriteSession",
     "fetch",
     "named",
+    "repository",
 ]

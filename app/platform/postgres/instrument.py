@@ -7,7 +7,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.platform.postgres import metrics
+from app.platform.postgres import metrics, operations
 from app.platform.postgres.labels import route_comment
 from app.platform.telemetry.context import current
 
@@ -28,10 +28,12 @@ class Meter:
         self._queries()
         return perf_counter()
 
-    def answered(self, sent: float) -> None:
+    def answered(self, sent: float, rows: int) -> None:
+        """`rows` is negative where the driver doesn't tell."""
         seconds = perf_counter() - sent
         current().query_seconds += seconds
         self._seconds(seconds)
+        operations.count(seconds, rows)
 
 
 def instrument(engine: AsyncEngine, meter: Meter) -> None:
@@ -40,7 +42,7 @@ def instrument(engine: AsyncEngine, meter: Meter) -> None:
         return meter.labelled(statement), parameters
 
     def after(connection: Any, cursor: Any, statement: str, parameters: Any, execution: Any, many: bool) -> None:
-        meter.answered(execution.sent_at)
+        meter.answered(execution.sent_at, cursor.rowcount)
 
     def taken(connection: Any, record: Any, proxy: Any) -> None:
         """In place of `pool_pre_ping`, which costs a round trip: the socket knows already when the server is gone."""

@@ -67,7 +67,7 @@ class Server:
         """The same on a connection that somebody holds."""
         sent = self._meter.sending()
         records: list[Any] = await connection.fetch(self._meter.labelled(sql), *arguments)
-        self._meter.answered(sent)
+        self._meter.answered(sent, len(records))
         return records
 
     async def connect(self) -> Connection:

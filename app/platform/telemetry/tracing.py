@@ -1,0 +1,26 @@
+"""Traces for as long as the process lives."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio.to_thread
+
+from app.platform.telemetry.traces import Tracer
+
+
+@asynccontextmanager
+async def tracing(
+    tracer: Tracer | None, endpoint: str | None, *, instance: str, release: str, environment: str
+) -> AsyncIterator[None]:
+    """Where there is no endpoint nothing is imported, and no thread is started."""
+    if tracer is None or endpoint is None:
+        yield
+        return
+    from app.platform.telemetry.otlp import OtlpExport
+
+    tracer.export = export = OtlpExport(endpoint, instance=instance, release=release, environment=environment)
+    try:
+        yield
+    finally:
+        tracer.export = None
+        await anyio.to_thread.run_sync(export.close)

@@ -1,0 +1,3 @@
+from deploy.grafana.boards import write
+
+write()
