@@ -8,11 +8,11 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.platform.postgres import repository
 from app.features.audit.schemas import AuditQuery
 from app.platform.audit.tables import AuditEntry
 from app.platform.http.pagination import Listing, Slice, Window
 from app.platform.http.totals import total_of
+from app.platform.postgres import repository
 
 LISTING = Listing(
     name="audit",

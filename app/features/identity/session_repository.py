@@ -8,9 +8,9 @@ from uuid import UUID
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.platform.postgres import repository
 from app.features.identity.models import Session, User
 from app.features.identity.repository import Row
+from app.platform.postgres import repository
 
 SHOWN = (Session.id, Session.device, Session.address, Session.created_at, Session.last_used_at, Session.expires_at)
 NOW = func.clock_timestamp()  # not the transaction's begin: it may have waited for a lock since
