@@ -39,6 +39,8 @@ from app.platform.telemetry.logs import AccessLog, configure_logging
 from app.platform.telemetry.metrics import RequestMetrics
 from app.platform.telemetry.middleware import QUIET_PATHS, RequestContextMiddleware
 from app.platform.telemetry.multiprocess import forget_dead_workers
+from app.platform.telemetry.traces import Tracer
+from app.platform.telemetry.tracing import tracing
 from app.platform.telemetry.watching import watching
 from app.problems import TRANSLATIONS
 from app.resources import Resources, open_resources
@@ -74,12 +76,13 @@ def create_app(settings: Settings | None = None, open_resources: OpenResources =
     drain = Drain()
     access_log = AccessLog(settings.log_format)
     metrics = RequestMetrics() if settings.metrics_enabled else None
-    hot_path = HotPath(access_log=access_log, metrics=metrics, drain=drain)
+    tracer = tracer_for(settings)
+    hot_path = HotPath(access_log=access_log, metrics=metrics, drain=drain, tracer=tracer)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         forget_dead_workers()
-        async with watching(enabled=settings.metrics_enabled), open_resources(settings) as app.state.resources:
+        async with observing(settings, tracer), open_resources(settings) as app.state.resources:
             hot_path.parts = app.state.resources
             yield
             hot_path.parts = None
@@ -104,7 +107,7 @@ def create_app(settings: Settings | None = None, open_resources: OpenResources =
         version=settings.release,
         lifespan=lifespan,
         middleware=[
-            *middleware(settings, drain, access_log, metrics),
+            *middleware(settings, drain, access_log, metrics, tracer),
             *admission(settings, lambda: app.state.routes),
             Middleware(gateway),
             Middleware(PublicDocumentsMiddleware, rules=PUBLIC_DOCUMENTS, surrogate_keys=surrogate_keys),
@@ -134,6 +137,20 @@ def configure_observation(settings: Settings) -> None:
         )
 
 
+def tracer_for(settings: Settings) -> Tracer | None:
+    if settings.traces_endpoint is None:
+        return None
+    return Tracer(share=settings.traces_share, slow_seconds=settings.traces_slow_ms / 1_000)
+
+
+@asynccontextmanager
+async def observing(settings: Settings, tracer: Tracer | None) -> AsyncIterator[None]:
+    """What is measured beside the requests, and the traces on their way out."""
+    who = {"instance": settings.instance_name, "release": settings.release, "environment": settings.environment}
+    async with watching(enabled=settings.metrics_enabled), tracing(tracer, settings.traces_endpoint, **who):
+        yield
+
+
 def api_router(settings: Settings) -> APIRouter:
     """Routes are tried in order: what is asked for most comes first."""
     router = APIRouter(prefix=API)
@@ -155,7 +172,7 @@ def api_router(settings: Settings) -> APIRouter:
 
 
 def middleware(
-    settings: Settings, drain: Drain, access_log: AccessLog, metrics: RequestMetrics | None
+    settings: Settings, drain: Drain, access_log: AccessLog, metrics: RequestMetrics | None, tracer: Tracer | None
 ) -> list[Middleware]:
     """From the outside in. All pure ASGI: BaseHTTPMiddleware costs a hundred times as much."""
     return [
@@ -166,6 +183,7 @@ def middleware(
             expose_internals=settings.internals_exposed,
             access_log=access_log,
             metrics=metrics,
+            tracer=tracer,
         ),
         Middleware(DrainMiddleware, drain=drain),
         Middleware(AllowedHostsMiddleware, allowed=settings.allowed_hosts, unchecked_paths=QUIET_PATHS),

@@ -102,6 +102,11 @@ class Settings(BaseSettings):
     jwt_audience: str = "headroom-api"
     password_hash_concurrency: int = Field(2, ge=1, le=16)  # threads; each takes 19 MiB while it hashes
 
+    # Traces
+    traces_endpoint: str | None = None  # of a collector, for OTLP over HTTP: http://127.0.0.1:4318
+    traces_share: float = Field(0.01, ge=0, le=1)  # of the requests; those that fail or are slow are traced in any case
+    traces_slow_ms: Milliseconds = 1_000
+
     # Errors
     sentry_dsn: SecretStr | None = None
 

@@ -28,6 +28,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from app.platform.resilience.breaker import CircuitBreaker, State
+from app.platform.telemetry.redis_calls import watch_command
 
 MAX_OUTSTANDING = 10_000
 MAX_PIPELINE = 500
@@ -135,6 +136,7 @@ class RedisClient:
         link = self._admit()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
+        watch_command(command, answer)
         link.enqueue(_Command(packed, answer, loop.time()))
         return answer
 

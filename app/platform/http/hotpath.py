@@ -27,6 +27,7 @@ from app.platform.telemetry.context import RequestContext
 from app.platform.telemetry.logs import AccessLog, Line
 from app.platform.telemetry.metrics import BatchedCounter, RequestMetrics, Series
 from app.platform.telemetry.middleware import request_id_of, trace_id_of
+from app.platform.telemetry.traces import Tracer
 
 ANSWERS = Counter("hot_path_answers_total", "Requests that were answered before anything else looked at them")
 
@@ -65,6 +66,7 @@ class Form(NamedTuple):
     body: bytes
     line: Line
     series: Series | None
+    route: str
 
 
 class Pass(NamedTuple):
@@ -88,11 +90,14 @@ class HotPathParts(Protocol):
 class HotPath:
     """`parts` is None as long as they are not open."""
 
-    def __init__(self, *, access_log: AccessLog, metrics: RequestMetrics | None, drain: Drain) -> None:
+    def __init__(
+        self, *, access_log: AccessLog, metrics: RequestMetrics | None, drain: Drain, tracer: Tracer | None = None
+    ) -> None:
         self.parts: HotPathParts | None = None
         self._access_log = access_log
         self._metrics = metrics
         self._drain = drain
+        self._tracer = tracer
         self._answers = BatchedCounter(ANSWERS)
 
     async def __call__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,6 +152,8 @@ class HotPath:
         self._access_log.write_line(line)
         if self._metrics is not None and form.series is not None:
             self._metrics.add(form.series, seconds, 0, len(form.body))
+        if self._tracer is not None:
+            self._tracer.hit(traceparent, form.route, form.status, seconds)
 
     async def _learn(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, key: Key) -> None:
         start: Message = {}
@@ -191,7 +198,8 @@ class HotPath:
         context = offer.context
         series = self._metrics.series(context.method, status, context.route) if self._metrics is not None else None
         line = self._access_log.template(context, status)
-        return Form(status, headers, age_at, request_id_at, limits_at[0] if limits_at else None, body, line, series)
+        limit_at = limits_at[0] if limits_at else None
+        return Form(status, headers, age_at, request_id_at, limit_at, body, line, series, context.route)
 
 
 def size_of(key: Key) -> int:

@@ -101,6 +101,7 @@ async def run_parts(app: ASGIApp, outer: Scope, parts: Sequence[Part], budget: B
         context.wal_written = max(context.wal_written, own.wal_written)
         context.queries += own.queries
         context.query_seconds += own.query_seconds
+        context.waited_seconds += own.waited_seconds
     return [task.result() for task in tasks]
 
 
@@ -112,6 +113,7 @@ def _part_context(outer: RequestContext, part: Part, number: int) -> RequestCont
         path=part.path,
         client_address=outer.client_address,
         trace_id=outer.trace_id,
+        trace=outer.trace,
         wal_required=outer.wal_required,
     )
 

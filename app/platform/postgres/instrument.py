@@ -3,13 +3,14 @@
 from time import perf_counter
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import ExceptionContext, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.platform.postgres import metrics, operations
 from app.platform.postgres.labels import route_comment
 from app.platform.telemetry.context import current
+from app.platform.telemetry.traces import MAX_STATEMENT_CHARACTERS
 
 
 class Meter:
@@ -28,12 +29,24 @@ class Meter:
         self._queries()
         return perf_counter()
 
-    def answered(self, sent: float, rows: int) -> None:
+    def answered(self, sent: float, rows: int, sql: str) -> None:
         """`rows` is negative where the driver doesn't tell."""
         seconds = perf_counter() - sent
-        current().query_seconds += seconds
+        context = current()
+        context.query_seconds += seconds
         self._seconds(seconds)
         operations.count(seconds, rows)
+        if context.trace is not None:
+            context.trace.add(operations.operation.get(), sent, self._described(sql, rows))
+
+    def failed(self, sent: float, sql: str, error: BaseException) -> None:
+        if (trace := current().trace) is not None:
+            trace.add(operations.operation.get(), sent, self._described(sql, -1), error=type(error).__name__)
+
+    def _described(self, sql: str, rows: int) -> dict[str, str | int]:
+        """The statement with its route, and with placeholders where the values were: those are private."""
+        names = {"db.system.name": "postgresql", "headroom.server": self.server}
+        return {**names, "db.query.text": sql[:MAX_STATEMENT_CHARACTERS], "db.response.returned_rows": rows}
 
 
 def instrument(engine: AsyncEngine, meter: Meter) -> None:
@@ -42,7 +55,12 @@ def instrument(engine: AsyncEngine, meter: Meter) -> None:
         return meter.labelled(statement), parameters
 
     def after(connection: Any, cursor: Any, statement: str, parameters: Any, execution: Any, many: bool) -> None:
-        meter.answered(execution.sent_at, cursor.rowcount)
+        meter.answered(execution.sent_at, cursor.rowcount, statement)
+
+    def failed(failure: ExceptionContext) -> None:
+        sent: float | None = getattr(failure.execution_context, "sent_at", None)
+        if sent is not None:
+            meter.failed(sent, failure.statement or "", failure.original_exception)
 
     def taken(connection: Any, record: Any, proxy: Any) -> None:
         """In place of `pool_pre_ping`, which costs a round trip: the socket knows already when the server is gone."""
@@ -57,5 +75,6 @@ def instrument(engine: AsyncEngine, meter: Meter) -> None:
 
     event.listen(engine.sync_engine, "before_cursor_execute", before, retval=True)
     event.listen(engine.sync_engine, "after_cursor_execute", after)
+    event.listen(engine.sync_engine, "handle_error", failed)
     event.listen(engine.sync_engine, "checkout", taken)
     event.listen(engine.sync_engine, "checkin", given_back)

@@ -11,6 +11,7 @@ from sqlalchemy.util import await_
 from app.platform.postgres import metrics
 from app.platform.postgres.slots import Slots
 from app.platform.resilience.deadlines import remaining
+from app.platform.telemetry.context import current
 
 # As SQLAlchemy's own pools, which are named after their module: at INFO they tell of every connection.
 logging.getLogger(f"{__name__}.Pool").setLevel(logging.WARNING)
@@ -40,6 +41,7 @@ class Pool(AsyncAdaptedQueuePool):
             raise
         finally:
             if (waited := perf_counter() - started) > WAIT_SECONDS:
+                current().waited_seconds += waited
                 metrics.POOL_WAITS.labels(self.server).inc()
                 metrics.POOL_WAIT_SECONDS.labels(self.server).inc(waited)
 

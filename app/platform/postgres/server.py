@@ -65,9 +65,13 @@ class Server:
 
     async def fetch_on(self, connection: Connection, sql: str, arguments: Sequence[Any]) -> list[Any]:
         """The same on a connection that somebody holds."""
-        sent = self._meter.sending()
-        records: list[Any] = await connection.fetch(self._meter.labelled(sql), *arguments)
-        self._meter.answered(sent, len(records))
+        sent, labelled = self._meter.sending(), self._meter.labelled(sql)
+        try:
+            records: list[Any] = await connection.fetch(labelled, *arguments)
+        except BaseException as error:
+            self._meter.failed(sent, labelled, error)
+            raise
+        self._meter.answered(sent, len(records), labelled)
         return records
 
     async def connect(self) -> Connection:

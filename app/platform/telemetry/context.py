@@ -5,6 +5,10 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.platform.telemetry.traces import Trace
 
 UNMATCHED_ROUTE = "unmatched"
 
@@ -18,7 +22,8 @@ class RequestContext:
     path: str = ""  # without the query string, which may carry secrets
     route: str = UNMATCHED_ROUTE  # the template, e.g. /api/v1/equipment/{id}; bounded, so it may label metrics
     client_address: str = ""
-    trace_id: str | None = None  # W3C trace context, as the client sent it
+    trace_id: str | None = None  # W3C trace context: nginx passes on the client's, or begins one
+    trace: Trace | None = None  # where traces are on
 
     caller_id: str | None = None
     organization_id: str | None = None
@@ -30,6 +35,9 @@ class RequestContext:
 
     queries: int = 0
     query_seconds: float = 0.0
+    waited_seconds: float = 0.0  # for a connection of a pool
+    redis_seconds: float = 0.0  # during which it had asked Redis something; questions asked at once count once
+    redis_answered: float = 0.0  # when the last of those was answered, perf_counter's clock
 
     extra_headers: list[tuple[bytes, bytes]] = field(default_factory=list)  # added when the response starts
 

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from app.platform.telemetry import metrics
+from app.platform.telemetry.traces import outgoing
 
 PEER_TIMEOUT_SECONDS = 1.0
 MAX_PEER_BYTES = 16 * 1024 * 1024
@@ -53,10 +54,12 @@ class FleetMetrics:
         return await anyio.to_thread.run_sync(_merged, answers)
 
     async def _ask(self, client: httpx.AsyncClient, peer: str) -> str | None:
+        url = f"{peer.rstrip('/')}/metrics"
         try:
-            async with asyncio.timeout(self._timeout), client.stream("GET", f"{peer.rstrip('/')}/metrics") as response:
-                response.raise_for_status()
-                return await _bounded_text(response)
+            with outgoing("GET /metrics", **{"server.address": _instance(peer)}) as headers:
+                async with asyncio.timeout(self._timeout), client.stream("GET", url, headers=headers) as response:
+                    response.raise_for_status()
+                    return await _bounded_text(response)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError):
             return None
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.platform.telemetry.context import UNMATCHED_ROUTE, RequestContext, request_context
 from app.platform.telemetry.logs import AccessLog
 from app.platform.telemetry.metrics import RequestMetrics
+from app.platform.telemetry.traces import Tracer
 
 QUIET_PATHS = frozenset(("/livez", "/readyz", "/health", "/metrics", "/metrics/fleet"))  # not logged, not counted
 MAX_INSTANCE_CHARACTERS = 200  # of the path, in a problem
@@ -39,6 +40,7 @@ class RequestContextMiddleware:
         expose_internals: bool = False,
         access_log: AccessLog | None = None,
         metrics: RequestMetrics | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._app = app
         self._instance = instance
@@ -46,6 +48,7 @@ class RequestContextMiddleware:
         self._expose_internals = expose_internals
         self._access_log = access_log
         self._metrics = metrics
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -75,13 +78,15 @@ class RequestContextMiddleware:
 
     def _context(self, scope: Scope, headers: dict[bytes, bytes]) -> RequestContext:
         client = scope.get("client")
+        trace = self._tracer.begin(headers.get(b"traceparent")) if self._tracer is not None else None
         return RequestContext(
             request_id=request_id_of(headers.get(b"x-request-id")),
             instance=self._instance,
             method=scope["method"],
             path=scope["path"],
             client_address=client[0] if client else "",
-            trace_id=trace_id_of(headers.get(b"traceparent")),
+            trace_id=trace_id_of(headers.get(b"traceparent")) if trace is None else trace.trace_id,
+            trace=trace,
         )
 
     def response_headers(self, context: RequestContext) -> list[tuple[bytes, bytes]]:
@@ -104,6 +109,8 @@ class RequestContextMiddleware:
             self._metrics.observe(context.method, status, context.route, seconds, received, response.body_bytes)
         if self._access_log is not None:
             self._access_log.write(context, status, seconds)
+        if self._tracer is not None and context.trace is not None:
+            self._tracer.end(context, context.trace, status, seconds)
 
 
 class _Response:

@@ -44,7 +44,7 @@ class OtlpExport:
 
     def close(self) -> None:
         """Sends what is left. Blocking, for a few seconds at most."""
-        self._processor.shutdown()
+        self._processor.shutdown()  # type: ignore[no-untyped-call]
 
     def _spans(self, finished: Finished) -> Iterator[ReadableSpan]:
         trace, epoch = finished.trace, finished.epoch

@@ -10,7 +10,7 @@ Nothing of OpenTelemetry is imported here: that happens where traces are on (otl
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import getrandbits
@@ -35,7 +35,7 @@ class Span:
     span_id: int
     started: float  # seconds, perf_counter's clock
     ended: float
-    attributes: dict[str, Value] = field(default_factory=dict)
+    attributes: Mapping[str, Value] = field(default_factory=dict)
     error: str | None = None  # an exception's name
 
 
@@ -53,7 +53,7 @@ class Trace:
         self.left_out = 0
 
     def add(
-        self, name: str, started: float, attributes: dict[str, Value], *, error: str | None = None, span_id: int = 0
+        self, name: str, started: float, attributes: Mapping[str, Value], *, error: str | None = None, span_id: int = 0
     ) -> None:
         """A call that began at `started` and ends now."""
         if len(self.spans) < MAX_SPANS:
