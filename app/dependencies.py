@@ -68,6 +68,8 @@ class CallerScheme(OAuth2):
             raise Unauthenticated(str(found))
         if isinstance(found, RevocationsUnknown):
             raise ServiceUnavailable("Whether the token was revoked can't be found out now.")
+        if found.api_key_id is not None and not scopes.scopes:
+            raise Forbidden("API keys are for what names a scope; this is for people.")
         if missing := [scope for scope in scopes.scopes if scope not in found.scopes]:
             raise Forbidden(f"The scope {missing[0]} is needed.")
         return found
@@ -80,11 +82,14 @@ SCOPES = {
     "checkouts:write": "Check equipment out and return it",
     "analytics:read": "See the figures",
     "audit:read": "See who did what",
+    "members:read": "See the people of the organization",
+    "members:manage": "Change their roles, and disable them",
+    "api_keys:manage": "Make, rotate and end API keys",
 }
 caller = CallerScheme(
     flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl="/api/v1/auth/token", scopes=SCOPES)),
     scheme_name="access token",
-    description="A JWT from POST /api/v1/auth/login",
+    description="A JWT from POST /api/v1/auth/login, or an API key from POST /api/v1/api-keys",
 )
 
 

@@ -10,11 +10,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.features.analytics import endpoints as analytics
+from app.features.api_keys import endpoints as api_keys
 from app.features.audit import endpoints as audit
 from app.features.checkouts import endpoints as checkouts
 from app.features.equipment import endpoints as equipment
 from app.features.identity import endpoints as identity
 from app.features.identity import session_endpoints as sessions
+from app.features.organizations import endpoints as organizations
 from app.operations import operations_router
 from app.platform.http.batch import batch_router
 from app.platform.http.bounds import RequestBoundsMiddleware
@@ -160,6 +162,8 @@ def api_router(settings: Settings) -> APIRouter:
     router.include_router(sessions.router)
     router.include_router(analytics.router)
     router.include_router(audit.router)
+    router.include_router(api_keys.router)
+    router.include_router(organizations.router)
     router.include_router(
         batch_router(
             lambda request: request.app.state.gateway,

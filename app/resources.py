@@ -1,12 +1,14 @@
 """What lives as long as the process: opened in the lifespan, closed in reverse. Settings become plain values here."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
 
+from app.features.api_keys import service as keys_service
 from app.platform.audit import AuditKeys, AuditTrail
 from app.platform.audit.checkpoints import Checkpoints
 from app.platform.cache import ResponseCache
@@ -22,6 +24,7 @@ from app.platform.postgres.tokens import ConsistencyTokens
 from app.platform.redis import RedisClient
 from app.platform.resilience.breaker import CircuitBreaker
 from app.platform.security import revocation_log
+from app.platform.security.api_keys import REMEMBER_SECONDS, ApiKeys, FoundKey
 from app.platform.security.passwords import PasswordHasher
 from app.platform.security.refresh_tokens import RefreshTokens
 from app.platform.security.revocation import Revocations
@@ -31,6 +34,7 @@ from app.platform.telemetry.context import current
 from app.settings import Settings
 
 EXPIRY_SECONDS = 1.0
+UNHEARD_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Resources:
     revocations: Revocations
     refresh_tokens: RefreshTokens
     session_limits: SessionLimits
+    api_keys: ApiKeys
 
 
 @asynccontextmanager
@@ -97,6 +102,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     )
     revocations = revocations_of(database, settings)
     await cache.start()
+    api_keys = api_keys_of(database, settings)
+    noting_uses = asyncio.create_task(api_keys.run())
     checkpoints = asyncio.create_task(checkpoints_of(database, keys_of_audit, settings))
     await database.start()
     try:
@@ -128,11 +135,13 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
                 grace_seconds=settings.refresh_grace_seconds,
                 per_user=settings.sessions_per_user,
             ),
+            api_keys=api_keys,
         )
     finally:
         await revocations.aclose()
-        checkpoints.cancel()
-        await asyncio.wait([checkpoints])
+        for task in (checkpoints, noting_uses):
+            task.cancel()
+            await asyncio.wait([task])
         await database.aclose()
         await rate_limiter.aclose()
         await cache.aclose()
@@ -159,6 +168,20 @@ def revocations_of(database: Database, settings: Settings) -> Revocations:
         RevocationLog(server, keep_seconds) for server in (database.primary.reader, *database.replicas)
     )
     return Revocations(primary, replicas, keep_seconds=keep_seconds, enabled=settings.revocation_enabled)
+
+
+def api_keys_of(database: Database, settings: Settings) -> ApiKeys:
+    async def find(digest: bytes) -> FoundKey | None:
+        async with database.read(fresh=True) as session:
+            return await keys_service.find(session, digest)
+
+    async def note_use(key_ids: Collection[UUID]) -> None:
+        async with database.write() as session:
+            await keys_service.note_use(session, key_ids)
+
+    # Where nobody says what was revoked, a key is looked up twice a second.
+    seconds = REMEMBER_SECONDS if settings.revocation_enabled else UNHEARD_SECONDS
+    return ApiKeys(find, note_use, remember_seconds=seconds)
 
 
 async def checkpoints_of(database: Database, keys: AuditKeys, settings: Settings) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+import app.features.api_keys.models
 import app.features.checkouts.models
 import app.features.equipment.models
 import app.features.identity.models

@@ -74,6 +74,12 @@ def test_every_feature_is_told() -> None:
         ("POST", "/checkouts/{checkout_id}/return"),
         ("GET", "/analytics/equipment"),
         ("GET", "/audit"),
+        ("GET", "/api-keys"),
+        ("POST", "/api-keys"),
+        ("POST", "/api-keys/{api_key_id}/rotate"),
+        ("DELETE", "/api-keys/{api_key_id}"),
+        ("GET", "/members"),
+        ("PATCH", "/members/{user_id}"),
         ("POST", "/batch"),
     }
 

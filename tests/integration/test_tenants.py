@@ -5,8 +5,10 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from app.main import create_app
+from app.platform.security.caller import Role
 from app.settings import Settings
 from tests.support.api import API, People, Person, recorded_sql
 from tests.support.calls import CHECKOUTS, DUE, EQUIPMENT, add_item, body_of, check_out, item_body, listed, problem_of
@@ -18,6 +20,8 @@ BODIES: dict[Operation, dict[str, Any]] = {
     ("patch", f"{EQUIPMENT}/{{equipment_id}}"): {"name": "Mine now"},
     ("post", f"{EQUIPMENT}/{{equipment_id}}/checkouts"): {"due_at": DUE},
     ("post", f"{CHECKOUTS}/{{checkout_id}}/return"): {},
+    ("post", f"{API}/api-keys/{{api_key_id}}/rotate"): {},
+    ("patch", f"{API}/members/{{user_id}}"): {"role": "viewer"},
 }
 
 
@@ -40,13 +44,25 @@ async def test_there_are_operations_to_try() -> None:
 
 @pytest.mark.parametrize(("method", "path"), WITH_IDS)
 async def test_what_is_anothers_is_not_found(
-    people: People, owner: Person, client: httpx.AsyncClient, stranger: httpx.AsyncClient, method: str, path: str
+    people: People,
+    owner: Person,
+    client: httpx.AsyncClient,
+    stranger: httpx.AsyncClient,
+    colleague: Person,
+    method: str,
+    path: str,
 ) -> None:
     session_id = await people.open_session(owner)
     taken, free = await check_out(client, (await add_item(client))["id"]), await add_item(client)
+    others = {
+        "checkout_id": taken["id"],
+        "user_id": colleague.user_id,
+        "api_key_id": await add_key(client),
+        "session_id": session_id,
+    }
     before = await state(client)
     for equipment_id in (taken["equipment_id"], free["id"]):
-        url = path.format(equipment_id=equipment_id, checkout_id=taken["id"], session_id=session_id)
+        url = path.format(equipment_id=equipment_id, **others)
         answer = await stranger.request(method, url, json=BODIES.get((method, path)), headers={"If-Match": "*"})
         problem_of(answer, 404, "not-found")
     assert await state(client) == before
@@ -55,8 +71,20 @@ async def test_what_is_anothers_is_not_found(
     assert own.status_code < 400
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def colleague(people: People, owner: Person) -> Person:
+    return await people.join(Role.MEMBER, owner.organization_id)
+
+
+async def add_key(client: httpx.AsyncClient) -> str:
+    answer = await client.post(f"{API}/api-keys", json={"name": "tenants", "scopes": ["equipment:read"]})
+    return str(body_of(answer, 201)["id"])
+
+
 async def state(client: httpx.AsyncClient) -> list[Any]:
-    return [await listed(client, path) for path in (EQUIPMENT, CHECKOUTS)]
+    return [
+        await listed(client, path) for path in LISTS if path != f"{API}/analytics/equipment" and "/auth/" not in path
+    ]
 
 
 @pytest.mark.parametrize("path", LISTS)
@@ -99,16 +127,24 @@ async def test_a_batch_reaches_no_further(client: httpx.AsyncClient, stranger: h
     assert answer["responses"][0]["status"] == 404
 
 
-async def test_every_statement_names_the_organization(people: People, owner: Person, client: httpx.AsyncClient) -> None:
+async def test_every_statement_names_the_organization(
+    people: People, owner: Person, colleague: Person, client: httpx.AsyncClient
+) -> None:
     session_id = await people.open_session(owner)
     checkout = await check_out(client, (await add_item(client))["id"])
+    others = {
+        "checkout_id": checkout["id"],
+        "user_id": colleague.user_id,
+        "api_key_id": await add_key(client),
+        "session_id": session_id,
+    }
     with recorded_sql() as statements:
         for method, path in WITH_IDS:
-            url = path.format(equipment_id=checkout["equipment_id"], checkout_id=checkout["id"], session_id=session_id)
+            url = path.format(equipment_id=checkout["equipment_id"], **others)
             await client.request(method, url, json=BODIES.get((method, path)), headers={"If-Match": "*"})
-        for path in (EQUIPMENT, CHECKOUTS, f"{API}/analytics/equipment"):
+        for path in LISTS:
             await client.get(path)
     assert len(statements) > 10
     # What is revoked is known by its own id, and was found by the organization before.
-    statements = [each for each in statements if "INTO revocations" not in each]
-    assert [each for each in statements if "organization_id" not in each] == []
+    own = [each for each in statements if "organizations.id =" not in each and "INTO revocations" not in each]
+    assert [each for each in own if "organization_id" not in each] == []

@@ -12,9 +12,8 @@ from deploy.local.options import Options
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-METRIC = re.compile(
-    r"\b(?:http|postgres|redis|cache|rate_limit|circuit_breaker|deadlines|idempotency|audit|admission)_[a-z_]+\b"
-)
+NAMESPACES = "http|postgres|redis|cache|rate_limit|circuit_breaker|deadlines|idempotency|audit|admission|api_key"
+METRIC = re.compile(rf"\b(?:{NAMESPACES})_[a-z_]+\b")
 METRIC_ENDINGS = ("_total", "_seconds", "_bytes", "_connections", "_in_use", "_open", "_eligible", "_commands")
 VARIABLE = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`")
 # Read by gunicorn's configuration, nginx' template or Prometheus' client.

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from app.platform.security.caller import Role
 
-READ = frozenset({"equipment:read", "checkouts:read", "analytics:read"})
-WRITE = READ | {"equipment:write", "checkouts:write"}
-ADMINISTER = WRITE | {"audit:read"}
+READ = frozenset({"equipment:read", "checkouts:read", "analytics:read", "members:read"})
+WRITE = READ | {"equipment:write", "checkouts:write", "api_keys:manage"}
+ADMINISTER = WRITE | {"audit:read", "members:manage"}
 
 SCOPES: Mapping[Role, frozenset[str]] = {
     Role.OWNER: ADMINISTER,

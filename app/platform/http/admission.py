@@ -1,10 +1,13 @@
 """Who sends a request, and whether it may come in."""
 
+from sqlalchemy.exc import DBAPIError
 from starlette.types import Scope
 
 from app.platform.http.hotpath import CHARGED
 from app.platform.http.recording import header
 from app.platform.limits import Account, Decision, LimitRule, RateLimiter, address_identity
+from app.platform.postgres.errors import DatabaseError
+from app.platform.security.api_keys import PREFIX, ApiKeys
 from app.platform.security.caller import Caller
 from app.platform.security.revocation import Revocations, RevocationsUnknown
 from app.platform.security.tokens import InvalidToken, RevokedToken, TokenVerifier
@@ -19,10 +22,10 @@ def bearer_token(scope: Scope) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-async def identify(scope: Scope, verifier: TokenVerifier, revocations: Revocations) -> Identified:
+async def identify(scope: Scope, verifier: TokenVerifier, api_keys: ApiKeys, revocations: Revocations) -> Identified:
     """The caller, or why nobody can be sure of them, or None without credentials. Left in the request's state."""
     token = bearer_token(scope)
-    found = None if token is None else await verified(token, verifier, revocations)
+    found = None if token is None else await verified(token, verifier, api_keys, revocations)
     scope.setdefault("state", {})["caller"] = found
     if isinstance(found, Caller):
         context = current()
@@ -30,7 +33,9 @@ async def identify(scope: Scope, verifier: TokenVerifier, revocations: Revocatio
     return found
 
 
-async def verified(token: str, verifier: TokenVerifier, revocations: Revocations) -> Identified:
+async def verified(token: str, verifier: TokenVerifier, api_keys: ApiKeys, revocations: Revocations) -> Identified:
+    if token.startswith(PREFIX):
+        return await verified_key(token, api_keys, revocations)
     try:
         caller = verifier.verify(token)
         if not revocations.is_fresh:
@@ -38,6 +43,23 @@ async def verified(token: str, verifier: TokenVerifier, revocations: Revocations
     except (InvalidToken, RevocationsUnknown) as error:
         return error
     return RevokedToken() if revocations.is_revoked(caller) else caller
+
+
+async def verified_key(token: str, api_keys: ApiKeys, revocations: Revocations) -> Identified:
+    """A key outlives a change of what its owner may do: it is looked up again, and is worth what they may now."""
+    for _ in range(2):
+        try:
+            caller = await api_keys.verify(token)
+            if not revocations.is_fresh:
+                await revocations.ready()
+        except (InvalidToken, RevocationsUnknown) as error:
+            return error
+        except (DatabaseError, DBAPIError, OSError, TimeoutError):
+            return RevocationsUnknown()
+        if not revocations.is_revoked(caller):
+            return caller
+        api_keys.forget(token)
+    return RevokedToken()
 
 
 def account_of(caller: Identified, rule: LimitRule, limiter: RateLimiter) -> Account | None:

@@ -21,6 +21,7 @@ from app.platform.http.recording import header, record, send_answer
 from app.platform.http.routes import RoutePolicy, RouteTable
 from app.platform.http.surrogate_keys import SurrogateKeys
 from app.platform.limits import LimitRule, RateLimiter, limits_of
+from app.platform.security.api_keys import ApiKeys
 from app.platform.security.caller import Caller
 from app.platform.security.revocation import Revocations
 from app.platform.security.tokens import TokenVerifier
@@ -33,6 +34,8 @@ class GatewayParts(Protocol):
 
     @property
     def token_verifier(self) -> TokenVerifier: ...
+    @property
+    def api_keys(self) -> ApiKeys: ...
     @property
     def revocations(self) -> Revocations: ...
     @property
@@ -70,7 +73,7 @@ class Gateway:
         policy = self.routes().match(scope["method"], scope["path"])
         if policy is not None:
             context.route = policy.template
-        caller = await identify(scope, parts.token_verifier, parts.revocations)
+        caller = await identify(scope, parts.token_verifier, parts.api_keys, parts.revocations)
         account = account_of(caller, self._limit_of(policy), parts.rate_limiter)
         rule = cache_rule_of(policy.endpoint) if policy is not None else None
         # All that Redis is asked leaves together: nothing is waited for before.

@@ -20,6 +20,7 @@ from app.platform.cache import Kept, ResponseCache
 from app.platform.http.conditional import if_none_match, not_modified_headers
 from app.platform.limits import Account, Decision, RateLimiter
 from app.platform.resilience.drain import Drain
+from app.platform.security.api_keys import PREFIX, ApiKeys
 from app.platform.security.caller import Caller
 from app.platform.security.revocation import Revocations
 from app.platform.security.tokens import InvalidToken, TokenVerifier
@@ -79,6 +80,8 @@ class Pass(NamedTuple):
 class HotPathParts(Protocol):
     @property
     def token_verifier(self) -> TokenVerifier: ...
+    @property
+    def api_keys(self) -> ApiKeys: ...
     @property
     def revocations(self) -> Revocations: ...
     @property
@@ -209,10 +212,10 @@ def size_of(key: Key) -> int:
 def still(caller: Caller, token: str, parts: HotPathParts) -> bool:
     """Whether the token is good, and says what it said. Where that can't be told without waiting: no."""
     try:
-        same = parts.token_verifier.verify(token) is caller
+        known = parts.api_keys.known(token) if token.startswith(PREFIX) else parts.token_verifier.verify(token)
     except InvalidToken:
         return False
-    return same and parts.revocations.is_fresh and not parts.revocations.is_revoked(caller)
+    return known is caller and parts.revocations.is_fresh and not parts.revocations.is_revoked(caller)
 
 
 def _form_for(condition: bytes, found: Pass) -> Form:
