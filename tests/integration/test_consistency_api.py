@@ -122,6 +122,42 @@ async def test_an_update_is_not_lost_to_a_late_replica(client: httpx.AsyncClient
         assert body_of(answer)["version"] == number + 2
 
 
+@pytest.mark.usefixtures("delayed")
+async def test_nobody_reads_back_in_time(
+    app: FastAPI, client: httpx.AsyncClient, viewer: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a token, and without having written."""
+    monkeypatch.setattr(app.state.resources.cache, "enabled", False)
+    assert await reads_back_in_time(client, viewer) == 0
+
+
+@pytest.mark.usefixtures("delayed")
+async def test_control_whose_reads_are_forgotten_reads_back_in_time(
+    app: FastAPI, client: httpx.AsyncClient, viewer: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.state.resources.cache, "enabled", False)
+    forget_positions(app, monkeypatch)
+    assert await reads_back_in_time(client, viewer) > 0
+
+
+async def reads_back_in_time(writer: httpx.AsyncClient, reader: httpx.AsyncClient) -> int:
+    """How often the newest item was an older one than before, while a colleague adds items."""
+    back, newest = 0, ""
+
+    async def write() -> None:
+        while True:
+            await add_item(writer)
+
+    writing = asyncio.create_task(write())
+    for number in range(80):
+        answer = await reader.get(EQUIPMENT, params={"sort": "-created_at", "limit": 1 + number % 3, "fields": "id"})
+        found = max((item["id"] for item in body_of(answer)["items"]), default="")
+        back += found < newest
+        newest = max(newest, found)
+    writing.cancel()
+    return back
+
+
 async def test_a_forged_token_is_as_none(client: httpx.AsyncClient) -> None:
     for token in ("x", "A" * 43, "-" * 43):
         body_of(await client.get(EQUIPMENT, headers={"X-Consistency-Token": token}))

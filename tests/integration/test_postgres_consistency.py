@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from app.platform.postgres.database import Database
 from app.platform.postgres.positions import pack
+from app.platform.telemetry.context import LastRead, request_context
 from tests.support.database import (
     create_registers,
     new_request,
@@ -119,13 +120,13 @@ async def test_control_with_the_position_before_commit_reads_are_stale(
 
 async def reads_back_in_time(database: Database, *, remembered: bool) -> int:
     """One caller reads again and again what another one writes; the sum of the times that it saw an older version."""
-    back, seen, ended = 0, 0, 0.0
+    back, seen, ended, server = 0, 0, 0.0, ""
     async with repeated(lambda: write_next(database), 1):
         for _ in range(150):
-            new_request()
-            async with database.read(not_before=ended if remembered else 0.0) as session:
+            new_request(last_read=LastRead(server, ended) if remembered and server else None)
+            async with database.read() as session:
                 version = await session.scalar(text("SELECT version FROM registers WHERE name = 'caller-0'"))
-            ended = time.time()
+            ended, server = time.time(), request_context.get().read_from or ""
             back += version < seen
             seen = max(seen, version)
             await asyncio.sleep(0.005)
@@ -180,3 +181,27 @@ async def _served_by(database: Database) -> str | None:
     context = new_request()
     await read_version(database, CALLERS[0])
     return context.served_by
+
+
+async def test_a_caller_is_not_bound_to_a_server_for_good(database: Database) -> None:
+    """Once the others are known to be past its last read, any of them will do."""
+    last = LastRead("replica-1", time.time())
+    await asyncio.sleep(0.5)
+    chosen = set()
+    for _ in range(50):
+        context = new_request(last_read=last)
+        async with database.read():
+            chosen.add(context.read_from)
+    assert chosen == {"replica-1", "replica-2"}
+
+
+async def test_after_the_loss_of_its_server_a_caller_reads_nothing_older(
+    services: DataServices, database: Database
+) -> None:
+    async with server_setting(services.replica_dsns[0], "recovery_min_apply_delay", "300ms"):
+        await write_next(database)
+        context = new_request(last_read=LastRead("one that is gone", time.time()))
+        async with database.read() as session:
+            seen = await session.scalar(text("SELECT version FROM registers WHERE name = 'caller-0'"))
+        assert seen == 1
+        assert context.read_from in ("replica-2", "primary-read")

@@ -85,8 +85,9 @@ class Gateway:
             await send_problem(send, problem, scope["path"])
             return
         required = await parts.consistency.required(header(scope, CONSISTENCY_HEADER), remembered)
-        context.wal_required = max(context.wal_required, required)
-        send = with_consistency_token(send, parts.consistency)
+        context.wal_required = max(context.wal_required, required.wal_position)
+        context.last_read = required.last_read
+        send = with_consistency(send, parts.consistency)
         if question is None or rule is None:
             await self.app(scope, receive, send)
             return
@@ -125,13 +126,17 @@ def names(scope: Scope, rule: CacheRule, caller: Caller) -> tuple[str, tuple[str
     return key, tuple(tag(owner, name) for name in rule.tags)
 
 
-def with_consistency_token(send: Send, consistency: Consistency) -> Send:
-    """Add X-Consistency-Token where the request has written."""
+def with_consistency(send: Send, consistency: Consistency) -> Send:
+    """X-Consistency-Token where the request has written; where it has read is noted before its answer goes out."""
 
-    async def send_with_token(message: Message) -> None:
-        if message["type"] == "http.response.start" and (position := current().wal_written):
-            token = (CONSISTENCY_HEADER, consistency.token(position).encode())
-            message = {**message, "headers": [*message["headers"], token]}
+    async def send_consistently(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            context = current()
+            if context.wal_written:
+                token = (CONSISTENCY_HEADER, consistency.token(context.wal_written).encode())
+                message = {**message, "headers": [*message["headers"], token]}
+            if context.read_from is not None and context.caller_id is not None:
+                await consistency.remember_read(context.caller_id, context.read_from, context.last_read)
         await send(message)
 
-    return send_with_token
+    return send_consistently

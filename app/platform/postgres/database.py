@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 CommitHook = Callable[[Commit], Awaitable[None]]
 HOOK_SECONDS = 1.0
-CLOCK_SKEW_SECONDS = 0.005
 CONFLICT_PAUSE_SECONDS = 0.01
 T = TypeVar("T")
 
@@ -63,18 +62,15 @@ class Database:
             await replica.aclose()
 
     @asynccontextmanager
-    async def read(self, *, fresh: bool = False, not_before: float = 0.0) -> AsyncIterator[ReadSession]:
-        """A session on a server that has everything that the request requires (`wal_required` of its context).
+    async def read(self, *, fresh: bool = False) -> AsyncIterator[ReadSession]:
+        """A session on a server that has everything that the request requires (`wal_required` of its context), and
+        nothing older than what the caller has read before (`last_read`).
 
         `fresh`: on the primary as long as it answers. For who may do what, which no lagging replica should say.
-        `not_before`: the time (of `time.time()`, on any process) when the same caller ended its last read; it sees
-        nothing older now, though another replica may answer: monotonic reads.
         """
-        required = current().wal_required
-        if not_before:
-            moment = time.monotonic() - (time.time() - not_before) + CLOCK_SKEW_SECONDS
-            required = max(required, await self._monitor.position_after(moment))
-        server = self.primary.reader if fresh else await self._router.choose(required)
+        context = current()
+        required = context.wal_required
+        server = self.primary.reader if fresh else await self._router.choose(required, context.last_read)
         route = ReadRoute(self._router, server, required)
         session = ReadSession(route, direct=not self._options.behind_pooler)
         try:

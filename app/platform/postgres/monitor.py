@@ -62,6 +62,10 @@ class Monitor:
             watch.wake()
         return await self._waiters.wait(required, seconds)
 
+    def known_position_after(self, moment: float) -> int | None:
+        """The same as far as it is known by now: None if the primary was not asked since."""
+        return self._history.position_after(moment)
+
     async def position_after(self, moment: float) -> int:
         """A position that everything which was readable at `moment` lies before; asks the primary where need be.
 

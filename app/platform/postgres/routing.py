@@ -1,6 +1,7 @@
 """Which server a read goes to: a replica that has what it requires, by least load of two at random, or the primary."""
 
 import random
+import time
 from collections.abc import Sequence
 
 from app.platform.postgres import metrics
@@ -11,7 +12,9 @@ from app.platform.postgres.positions import covers
 from app.platform.postgres.replica import Replica
 from app.platform.postgres.server import Server
 from app.platform.resilience.deadlines import remaining
-from app.platform.telemetry.context import current
+from app.platform.telemetry.context import LastRead, current
+
+CLOCK_SKEW_SECONDS = 0.005  # between the machines of the service's processes
 
 
 class Router:
@@ -22,8 +25,17 @@ class Router:
         self._primary = primary
         self._options = options
 
-    async def choose(self, required: int) -> Server:
-        """Waits for at most `consistency_wait_seconds`."""
+    async def choose(self, required: int, last: LastRead | None = None) -> Server:
+        """A server that has `required`, and nothing older than what the caller's `last` read can have shown.
+
+        Waits for at most `consistency_wait_seconds`.
+        """
+        if last is not None:
+            now = time.time()
+            moment = time.monotonic() - (now - min(last.until, now)) + CLOCK_SKEW_SECONDS
+            if at_once := self._least_loaded(self._not_behind(last, required, moment)):
+                return _met("at_once", at_once)
+            required = max(required, await self._monitor.position_after(moment))
         if not required:
             return self._least_loaded(self._eligible(0)) or self._primary
         if at_once := self._least_loaded(self._eligible(required)):
@@ -44,6 +56,15 @@ class Router:
         """A read could not reach it: nobody else needs to find that out."""
         if isinstance(server, Replica):
             self._monitor.eject(server, "read failed")
+
+    def _not_behind(self, last: LastRead, required: int, moment: float) -> list[Replica]:
+        """What a replica has replayed only grows, so the same one shows nothing older; others have to be past then."""
+        past = self._monitor.known_position_after(moment)
+        return [
+            replica
+            for replica in self._eligible(required)
+            if replica.name == last.server or (past is not None and covers(replica.position, past))
+        ]
 
     def _eligible(self, required: int) -> list[Replica]:
         return [
@@ -106,5 +127,6 @@ class ReadRoute:
         self.server = server
         self._tried.append(server)
         server.in_use += 1
-        current().served_by = server.served_by
+        context = current()
+        context.served_by, context.read_from = server.served_by, server.name
         metrics.READS.labels(server.name).inc()

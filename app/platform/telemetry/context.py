@@ -5,12 +5,19 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from app.platform.telemetry.traces import Trace
 
 UNMATCHED_ROUTE = "unmatched"
+
+
+class LastRead(NamedTuple):
+    """Which server a caller has read from, and until when (Unix time) it may have; "*" for several."""
+
+    server: str
+    until: float
 
 
 @dataclass(slots=True)
@@ -32,6 +39,8 @@ class RequestContext:
     cache: str | None = None  # the value of X-Cache
     wal_required: int = 0  # bytes; reads have to be at or past this WAL position
     wal_written: int = 0  # bytes; the WAL position after the last commit of this request
+    last_read: LastRead | None = None  # the caller's, before this request; reads show nothing older
+    read_from: str | None = None  # the server that this request has read from
 
     queries: int = 0
     query_seconds: float = 0.0
