@@ -4,6 +4,7 @@ From the environment: BIND, WEB_CONCURRENCY (workers), FORWARDED_ALLOW_IPS (whos
 believed), LOG_LEVEL, LOG_FORMAT, PROMETHEUS_MULTIPROC_DIR.
 """
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -37,12 +38,25 @@ control_socket_disable = True
 def on_starting(server: Any) -> None:
     configure_logging(os.environ.get("LOG_LEVEL", "info"), os.environ.get("LOG_FORMAT", "json"))
     if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        start_counting_anew(Path(folder))
+        go_on_counting(Path(folder))
     # The master only binds, and its port refuses: the first worker listens, when its application has started. Else
     # clients would wait in a queue that nobody serves yet.
     BaseSocket._is_listening = staticmethod(lambda _: True)
 
 
-def start_counting_anew(folder: Path) -> None:
+def go_on_counting(folder: Path) -> None:
+    """Where the last run stopped, so that a restart loses no count; anew for other code, which may count otherwise."""
+    code, mark = fingerprint(), folder / "code"
+    if mark.exists() and mark.read_text() == code:
+        return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    mark.write_text(code)
+
+
+def fingerprint() -> str:
+    """Of everything in app/; takes some milliseconds."""
+    digest = hashlib.sha256()
+    for path in sorted(Path("app").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

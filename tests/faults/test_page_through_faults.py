@@ -24,7 +24,7 @@ async def becomes(page: Page, node: str, state: str) -> None:
 
 
 async def test_it_survives_an_instance(breakable: NativeStack) -> None:
-    """Frozen, then killed: it says so, goes on counting the other, and takes it back with its counters from 0."""
+    """Frozen, then killed: it says so, goes on counting the other, and takes it back."""
     errors: list[str] = []
     async with browser_page(errors) as page, signed_in(breakable) as client:
         await page.goto(breakable.ops)

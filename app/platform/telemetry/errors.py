@@ -15,7 +15,9 @@ from sentry_sdk.integrations.logging import LoggingIntegration
 from sentry_sdk.transport import Transport
 from sentry_sdk.types import Event, Hint
 
-from app.platform.telemetry.context import request_context
+from app.platform.telemetry.context import RequestContext, request_context
+from app.platform.telemetry.scrubbing import scrubbed
+from app.platform.telemetry.traces import new_span_id
 
 FLUSH_SECONDS = 2  # at the end of the process
 
@@ -50,6 +52,7 @@ def report_errors(
 
 def _describe(event: Event, hint: Hint) -> Event:
     _use_structlogs_message(event, hint)
+    _scrub(event)
     if (context := request_context.get(None)) is not None:
         event["tags"] = {
             **event.get("tags", {}),
@@ -58,7 +61,23 @@ def _describe(event: Event, hint: Hint) -> Event:
             "method": context.method,
             "route": context.route,
         }
+        if context.trace_id is not None:
+            event["contexts"] = {**event.get("contexts", {}), "trace": _trace(context)}
     return event
+
+
+def _trace(context: RequestContext) -> dict[str, object]:
+    """Sentry shows the report beside the trace of this id."""
+    span_id = context.trace.span_id if context.trace is not None else new_span_id()
+    return {"type": "trace", "trace_id": context.trace_id or "", "span_id": f"{span_id:016x}"}
+
+
+def _scrub(event: Event) -> None:
+    for exception in event.get("exception", {}).get("values", ()):
+        exception["value"] = scrubbed(str(exception.get("value") or ""))
+    if (entry := event.get("logentry")) is not None:
+        event["logentry"] = {"message": scrubbed(str(entry.get("formatted") or entry.get("message") or ""))}
+    event["extra"] = {}  # whatever the line of the log was given beside its message
 
 
 def _use_structlogs_message(event: Event, hint: Hint) -> None:

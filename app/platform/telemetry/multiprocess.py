@@ -5,7 +5,7 @@ named by slot: a worker takes the lowest slot that no living process holds, goes
 so the files are as few as workers ever lived at once, and no count is lost or made twice. The kernel gives a slot back
 however its holder ends, kill -9 included.
 
-PROMETHEUS_MULTIPROC_DIR says where: one folder per instance, best emptied before it starts. Unset: one process.
+PROMETHEUS_MULTIPROC_DIR says where: one folder per instance, emptied when other code starts there. Unset: one process.
 """
 
 from __future__ import annotations

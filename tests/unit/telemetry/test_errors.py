@@ -45,7 +45,7 @@ def reports() -> Iterator[Collecting]:
         transport=transport,
     )
     yield transport
-    sentry_sdk.init()  # without a DSN: off again
+    sentry_sdk.init(auto_enabling_integrations=False)  # without a DSN: off again
     root.handlers, root.level = handlers, level
     structlog.reset_defaults()
 
