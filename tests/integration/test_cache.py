@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import pytest
 from redis.crc import key_slot
 
-from app.platform.cache import PUBLIC, Answer, Hit, Miss, ResponseCache, answer_key, tag, turns
+from app.platform.cache import PUBLIC, Answer, CacheRule, Hit, Miss, ResponseCache, answer_key, tag, turns
 from app.platform.cache.rules import redis_key
 from app.platform.cache.turns import Turns
 from app.platform.redis import RedisClient
@@ -16,8 +16,9 @@ from tests.support.redis_server import RedisServer, eventually, redis_client, re
 
 ORGANIZATION = "0198b2c4-7d5e-7000-8000-000000000001"
 KEY = answer_key(ORGANIZATION, "user:1", "/equipment")
+OTHER_KEY = answer_key(ORGANIZATION, "user:2", "/equipment")
 TAGS = (tag(ORGANIZATION, "equipment"), tag(ORGANIZATION, "checkouts"))
-TTL = 60.0
+TTL = CacheRule(60.0)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ async def test_the_second_time_it_is_there_byte_for_byte(cache: ResponseCache) -
 async def test_an_entry_ends_with_its_time_and_tells_its_age(
     cache: ResponseCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await cache.store(await miss(cache), answer(), 0.05)
+    await cache.store(await miss(cache), answer(), CacheRule(0.05))
     assert await body(cache)
     await asyncio.sleep(0.08)
     assert await body(cache) is None
@@ -230,6 +231,101 @@ async def test_control_delete_on_write_leaves_stale_entries(client: RedisClient)
         await client.execute("DEL", f"item:{key}")
 
     assert await stale_after_random_writes(read, invalidate) > 0
+
+
+# Times
+
+
+BRIEF = CacheRule(0.1, stale_seconds=60)
+
+
+async def look(cache: ResponseCache) -> Hit:
+    found = await cache.lookup(cache.ask(KEY, TAGS))
+    assert isinstance(found, Hit)
+    return found
+
+
+async def refreshed(cache: ResponseCache, rule: CacheRule, *answers: Answer | Exception) -> int:
+    """How often it was made anew when ten ask for it in turn."""
+    made = 0
+
+    async def make() -> Answer:
+        nonlocal made
+        made += 1
+        outcome = answers[min(made, len(answers)) - 1]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    for _ in range(10):
+        if (await look(cache)).is_due:
+            cache.refresh(cache.ask(KEY, TAGS), rule, make)
+        await asyncio.sleep(0.01)
+    return made
+
+
+async def test_stale_while_it_is_made_anew(cache: ResponseCache) -> None:
+    await cache.store(await miss(cache), answer("old"), BRIEF)
+    await asyncio.sleep(0.1)
+    old = await look(cache)
+    assert (old.answer.body, old.is_stale, old.is_due) == (b"old", True, True)
+    assert await refreshed(cache, TTL, answer("new")) == 1
+    new = await look(cache)
+    assert (new.answer.body, new.is_stale, new.is_due) == (b"new", False, False)
+
+
+async def test_control_without_leave_to_be_stale_it_is_gone(cache: ResponseCache) -> None:
+    await cache.store(await miss(cache), answer("old"), CacheRule(0.1))
+    await asyncio.sleep(0.1)
+    assert await body(cache) is None
+
+
+async def test_stale_while_it_can_not_be_made(cache: ResponseCache) -> None:
+    await cache.store(await miss(cache), answer("old"), BRIEF)
+    await asyncio.sleep(0.1)
+    assert await refreshed(cache, TTL, RuntimeError("away"), answer("unavailable", 503), answer("new")) == 3
+    assert (await look(cache)).answer.body == b"new"
+
+
+async def test_what_a_write_made_void_is_never_stale_but_gone(cache: ResponseCache) -> None:
+    await cache.store(await miss(cache), answer("old"), BRIEF)
+    await cache.invalidate(TAGS)
+    assert await body(cache) is None
+
+
+async def test_made_anew_before_its_end_the_sooner_the_longer_it_takes(cache: ResponseCache) -> None:
+    await cache.store(await miss(cache), answer("slow"), TTL, seconds_to_make=1e9)
+    slow = await look(cache)
+    assert (slow.is_due, slow.is_stale) == (True, False)
+    await cache.store(await miss(cache, OTHER_KEY), answer("fast"), TTL, seconds_to_make=1e-9)
+    fast = await cache.lookup(cache.ask(OTHER_KEY, TAGS))
+    assert isinstance(fast, Hit)
+    assert not fast.is_due
+
+
+async def test_two_instances_make_it_anew_once(server: RedisServer, client: RedisClient) -> None:
+    query = Query(answer("new"))
+    async with redis_client(server.url) as other_client, new_cache(client) as one, new_cache(other_client) as other:
+        await one.store(await miss(one), answer("old"), TTL, seconds_to_make=1e9)
+        for cache in (one, other):
+            for _ in range(5):
+                cache.refresh(cache.ask(KEY, TAGS), TTL, query)
+        await eventually(lambda: is_body(one, b"new"))
+    assert query.count == 1
+
+
+async def is_body(cache: ResponseCache, expected: bytes) -> bool:
+    return await body(cache) == expected
+
+
+async def test_that_nothing_is_there_is_kept_for_as_long_as_is_declared(cache: ResponseCache) -> None:
+    nothing = answer("nothing", 404, (b"cache-control", b"no-store"))
+    await cache.store(await miss(cache), nothing, TTL)
+    assert await body(cache) is None
+    await cache.store(await miss(cache), nothing, CacheRule(60.0, negative_seconds=5))
+    assert await body(cache) == b"nothing"
+    await cache.invalidate(TAGS)
+    assert await body(cache) is None
 
 
 # Redis away

@@ -1,6 +1,6 @@
 import asyncio
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -279,9 +279,16 @@ async def test_a_token_without_the_scope_is_not_given_what_a_token_with_it_has_c
         problem_of(await narrow.get(EQUIPMENT), 403, "forbidden")
 
 
-async def test_an_answer_that_is_no_200_is_not_cached(client: httpx.AsyncClient) -> None:
-    path = f"{EQUIPMENT}/01890000-0000-7000-8000-000000000000"
+async def test_that_nothing_is_there_is_kept_and_told_to_each_request(client: httpx.AsyncClient) -> None:
+    path = f"{EQUIPMENT}/{uuid4()}"
+    answers = [await client.get(path, headers={"x-request-id": f"request-{number}"}) for number in range(12)]
+    assert [answer.headers["x-cache"] for answer in answers] == ["miss"] + ["hit"] * 11
+    assert [problem_of(answer, 404)["request_id"] for answer in answers] == [f"request-{n}" for n in range(12)]
+    assert len({answer.headers["cache-control"] for answer in answers}) == 1
+
+
+async def test_a_refusal_is_not_cached(client: httpx.AsyncClient) -> None:
     for _ in range(2):
-        answer = await client.get(path)
-        problem_of(answer, 404)
+        answer = await client.get(EQUIPMENT, params={"limit": 0})
+        problem_of(answer, 422)
         assert answer.headers["x-cache"] == "miss"

@@ -59,7 +59,7 @@ async def create_equipment(request: Request, body: EquipmentIn, caller: Writer, 
 
 @router.get("/{equipment_id}", response_model=EquipmentOut, responses=problem_responses(NotFound))
 @limiter.limit("100/second;3000/minute")
-@cached(ttl_seconds=30, tags=("equipment", "checkouts"))
+@cached(ttl_seconds=30, tags=("equipment", "checkouts"), stale_seconds=30, negative_seconds=10)
 async def get_equipment(
     request: Request,
     equipment_id: UUID,

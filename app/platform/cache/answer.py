@@ -4,10 +4,10 @@ import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
-FORM = 2  # another form is a miss, so that two releases can run side by side
-HEAD = struct.Struct(
-    ">BddQHHH"
-)  # form, time stored, its end, WAL position, length of the fence, status, number of headers
+FORM = 3  # another form is a miss, so that two releases can run side by side
+# Form; times when it was stored, until when it is fresh, and may be served; seconds to make it; WAL position; length of
+# the fence, status, number of headers.
+HEAD = struct.Struct(">BddddQHHH")
 PAIR = struct.Struct(">HH")  # lengths of a header's name and value
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -26,6 +26,11 @@ class Answer:
             name == b"set-cookie" or (name == b"cache-control" and b"no-store" in value) for name, value in self.headers
         )
 
+    @property
+    def says_nothing_is_there(self) -> bool:
+        """`no-store`, which problems have, is for the client: it may be there a moment later."""
+        return self.status == 404 and not any(name == b"set-cookie" for name, _ in self.headers)
+
 
 class Entry(NamedTuple):
     """`fence`: the generations of the answer's tags, read before the answer was made.
@@ -35,7 +40,9 @@ class Entry(NamedTuple):
 
     fence: bytes
     stored_at: float  # Unix time
+    fresh_until: float
     ends_at: float
+    seconds_to_make: float
     wal_position: int
     answer: Answer
 
@@ -43,7 +50,7 @@ class Entry(NamedTuple):
 def encode(entry: Entry) -> bytes:
     """Raises struct.error for what does not fit: a header over 64 KiB, say."""
     answer = entry.answer
-    head = (entry.stored_at, entry.ends_at, entry.wal_position, len(entry.fence), answer.status, len(answer.headers))
+    head = (*entry[1:6], len(entry.fence), answer.status, len(answer.headers))
     parts = [HEAD.pack(FORM, *head), entry.fence]
     for name, value in answer.headers:
         parts += (PAIR.pack(len(name), len(value)), name, value)
@@ -53,7 +60,7 @@ def encode(entry: Entry) -> bytes:
 def decode(data: bytes) -> Entry | None:
     """None for what is not of this form."""
     try:
-        form, stored_at, ends_at, wal_position, fence_length, status, header_count = HEAD.unpack_from(data)
+        form, stored, fresh, ends, to_make, wal_position, fence_length, status, header_count = HEAD.unpack_from(data)
         if form != FORM:
             return None
         end = HEAD.size + fence_length
@@ -66,4 +73,4 @@ def decode(data: bytes) -> Entry | None:
             end = middle + value_length
     except struct.error:
         return None
-    return Entry(fence, stored_at, ends_at, wal_position, Answer(status, tuple(headers), data[end:]))
+    return Entry(fence, stored, fresh, ends, to_make, wal_position, Answer(status, tuple(headers), data[end:]))

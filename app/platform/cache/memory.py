@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 from prometheus_client import Counter, Gauge
 
 from app.platform.cache.answer import Answer, Entry
+from app.platform.cache.refresh import head_start
 
 ENTRY_BYTES = 1_500  # of an entry beside its answer: objects, keys, places in tables
 HEADER_BYTES = 150
@@ -49,9 +50,15 @@ class Watch:
 
 
 class Kept:
-    """An answer in memory. `ends_at` is of the monotonic clock, in seconds; `stored_at` is Unix time."""
+    """An answer in memory. `stored_at` is Unix time; the other times are of the monotonic clock, in seconds.
 
-    __slots__ = ("answer", "ends_at", "is_void", "key", "shortcuts", "size", "stored_at", "tags", "wal_position")
+    `due_at`: when it is time to make it anew, though it may be served until `ends_at`.
+    """
+
+    __slots__ = (
+        "answer", "due_at", "ends_at", "fresh_until", "is_void", "key", "shortcuts", "size", "stored_at", "tags",
+        "wal_position",
+    )  # fmt: skip
 
     def __init__(self, key: str, entry: Entry, tags: tuple[Tag, ...]) -> None:
         self.key = key
@@ -60,8 +67,10 @@ class Kept:
         self.stored_at = entry.stored_at
         self.wal_position = entry.wal_position
         # By another machine's clock, perhaps: however that is set, no longer than its time to live.
-        lifetime = min(entry.ends_at - time.time(), entry.ends_at - entry.stored_at)
-        self.ends_at = time.monotonic() + lifetime
+        lifetime = min(entry.fresh_until - time.time(), entry.fresh_until - entry.stored_at)
+        self.fresh_until = time.monotonic() + lifetime
+        self.due_at = self.fresh_until - head_start(entry.seconds_to_make)
+        self.ends_at = self.fresh_until + entry.ends_at - entry.fresh_until
         self.is_void = False
         self.shortcuts: set[Hashable] = set()
         headers = sum(HEADER_BYTES + len(name) + len(value) for name, value in entry.answer.headers)

@@ -24,7 +24,8 @@ from app.platform.cache.answer import Answer, Entry, decode, encode
 from app.platform.cache.coherence import Coherence
 from app.platform.cache.invalidation import Tags, position_of
 from app.platform.cache.memory import Kept, MemoryTier, Watch
-from app.platform.cache.rules import redis_key
+from app.platform.cache.refresh import Refreshes, head_start
+from app.platform.cache.rules import CacheRule, redis_key
 from app.platform.cache.single_flight import SingleFlight
 from app.platform.cache.turns import Turns
 from app.platform.redis import RedisClient
@@ -40,8 +41,12 @@ FLIGHTS = Counter("cache_flights_total", "Misses, by who made the answer", ["rol
 
 @dataclass(frozen=True, slots=True)
 class Hit:
+    """`is_due`: to be made anew, see `refresh`."""
+
     answer: Answer
     age_seconds: int
+    is_stale: bool = False
+    is_due: bool = False
     kept: Kept | None = field(default=None, compare=False)  # in memory; None: in Redis
 
     @property
@@ -89,6 +94,7 @@ class ResponseCache:
         self._tags = Tags(redis, self._coherence)
         self._flights = SingleFlight[Answer]()
         self._turns = Turns(redis)
+        self._refreshes = Refreshes()
 
     async def start(self) -> None:
         """Without it the memory tier has no lease, and serves nothing."""
@@ -109,15 +115,16 @@ class ResponseCache:
             if (hit := self._recall(question.kept)) is not None:
                 return hit
             question = self._ask_redis(question.key, question.tags)
-        found, result = await self._answer(question)
+        found, _, result = await self._answer(question)
         LOOKUPS.labels("redis", result).inc()
         return found
 
     def _recall(self, kept: Kept) -> Hit | None:
-        if not self.memory.may_serve(kept, time.monotonic()) or kept.wal_position < current().wal_required:
+        now = time.monotonic()
+        if not self.memory.may_serve(kept, now) or kept.wal_position < current().wal_required:
             return None
         self.memory_hits.inc()
-        return Hit(kept.answer, age(kept.stored_at), kept)
+        return Hit(kept.answer, age(kept.stored_at), now >= kept.fresh_until, now >= kept.due_at, kept)
 
     def _ask_redis(self, key: str, tags: Sequence[str]) -> Question:
         if not self.enabled:
@@ -131,28 +138,33 @@ class ResponseCache:
         except RedisError:
             return Question(key, tags, refused="unavailable")
 
-    async def _answer(self, question: Question) -> tuple[Hit | Miss, str]:
+    async def _answer(self, question: Question) -> tuple[Hit | Miss, Miss, str]:
+        """What is found, what would be if that were not, and what that is called."""
         if question.values is None or question.watch is None:
-            return Miss(question.key, question.tags), question.refused
+            miss = Miss(question.key, question.tags)
+            return miss, miss, question.refused
         try:
             data, *values = await question.values
             if None in values:
                 values = await self._tags.begin(question.tags)
         except RedisError:
-            return Miss(question.key, question.tags), "unavailable"
+            miss = Miss(question.key, question.tags)
+            return miss, miss, "unavailable"
         fence = b",".join(values)
         entry = decode(data) if data is not None else None
         miss = Miss(question.key, question.tags, fence, max(map(position_of, values), default=0), question.watch)
         if entry is None:
-            return miss, "miss"
+            return miss, miss, "miss"
         if entry.fence != fence:
-            return miss, "invalidated"
+            return miss, miss, "invalidated"
         if entry.wal_position < current().wal_required:
-            return miss, "behind"
+            return miss, miss, "behind"
         self.memory.put(question.key, entry, question.watch)
-        return Hit(entry.answer, age(entry.stored_at)), "hit"
+        now = time.time()
+        is_due = now >= entry.fresh_until - head_start(entry.seconds_to_make)
+        return Hit(entry.answer, age(entry.stored_at), now >= entry.fresh_until, is_due), miss, "hit"
 
-    async def fill(self, miss: Miss, ttl_seconds: float, make: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+    async def fill(self, miss: Miss, rule: CacheRule, make: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
         """Make the answer and store it, once for all that miss it now. Raises what `make` raises.
 
         Only those share an answer who may: who read the same generations, and has to see the same writes.
@@ -164,23 +176,45 @@ class ResponseCache:
         joined = flight in self._flights
         FLIGHTS.labels("follower" if joined else "leader").inc()
         try:
-            answer = await self._flights.run(flight, partial(self._make_in_turn, miss, ttl_seconds, make))
+            answer = await self._flights.run(flight, partial(self._make_in_turn, miss, rule, make))
         except DeadlineExceeded:
             if not joined:
                 raise
             return await make()
-        return answer if answer.cacheable or not joined else await make()
+        return answer if rule.fresh_seconds(answer) or not joined else await make()
 
-    async def store(self, miss: Miss, answer: Answer, ttl_seconds: float) -> None:
+    def refresh(self, question: Question, rule: CacheRule, make: Callable[[], Coroutine[Any, Any, Answer]]) -> None:
+        """Have a hit that is due made anew, in the background. Waits for nothing, raises nothing."""
+        self._refreshes.start(question.key, partial(self._refresh, question, rule, make))
+
+    async def _refresh(
+        self, question: Question, rule: CacheRule, make: Callable[[], Coroutine[Any, Any, Answer]]
+    ) -> str:
+        found, miss, _ = await self._answer(self._ask_redis(question.key, question.tags))
+        if miss.fence is None or (isinstance(found, Hit) and not found.is_due):
+            return "not_due"  # another process has made it; or there is nowhere to keep it
+        turn = await self._turns.take(miss.key)
+        if turn is None:
+            return "elsewhere"
+        current().wal_required = max(current().wal_required, miss.wal_required)
+        try:
+            answer = await self._make_and_store(miss, rule, make)
+        finally:
+            self._turns.give_back(miss.key, turn)
+        return "done" if rule.fresh_seconds(answer) else "failed"
+
+    async def store(self, miss: Miss, answer: Answer, rule: CacheRule, seconds_to_make: float = 0.0) -> None:
         """Keep what was read, in the current request, with all writes up to `miss.wal_required`."""
-        STORES.labels(await self._store(miss, answer, ttl_seconds)).inc()
+        STORES.labels(await self._store(miss, answer, rule, seconds_to_make)).inc()
 
-    async def _store(self, miss: Miss, answer: Answer, ttl_seconds: float) -> str:
-        if miss.fence is None or not answer.cacheable:
+    async def _store(self, miss: Miss, answer: Answer, rule: CacheRule, seconds_to_make: float) -> str:
+        fresh_seconds = rule.fresh_seconds(answer) * random.uniform(1 - JITTER, 1)
+        if miss.fence is None or not fresh_seconds:
             return "refused"
-        lifetime = ttl_seconds * random.uniform(1 - JITTER, 1)
+        lifetime = fresh_seconds + (rule.stale_seconds if answer.cacheable else 0.0)
         now = time.time()
-        entry = Entry(miss.fence, now, now + lifetime, max(miss.wal_required, current().wal_required), answer)
+        position = max(miss.wal_required, current().wal_required)
+        entry = Entry(miss.fence, now, now + fresh_seconds, now + lifetime, seconds_to_make, position, answer)
         try:
             data = encode(entry)
             if len(data) > self._max_entry_bytes:
@@ -205,11 +239,12 @@ class ResponseCache:
 
     async def aclose(self) -> None:
         self.memory_hits.flush()
+        await self._refreshes.aclose()
         await self._tags.aclose()
         await self._coherence.aclose()
 
     async def _make_in_turn(
-        self, miss: Miss, ttl_seconds: float, make: Callable[[], Coroutine[Any, Any, Answer]]
+        self, miss: Miss, rule: CacheRule, make: Callable[[], Coroutine[Any, Any, Answer]]
     ) -> Answer:
         """Or have it made by another process that is at it already."""
         turn = None
@@ -220,7 +255,7 @@ class ResponseCache:
                     FLIGHTS.labels("elsewhere").inc()
                     return answer
         try:
-            return await self._make_and_store(miss, ttl_seconds, make)
+            return await self._make_and_store(miss, rule, make)
         finally:
             if turn is not None:
                 with suppress(RedisError):
@@ -231,7 +266,7 @@ class ResponseCache:
         for pause in self._turns.pauses():
             await asyncio.sleep(pause)
             taken = self._turns.is_taken(miss.key)  # asked first: who gives the turn back has stored before
-            found, _ = await self._answer(self._ask_redis(miss.key, miss.tags))
+            found, _, _ = await self._answer(self._ask_redis(miss.key, miss.tags))
             if isinstance(found, Hit):
                 return found.answer
             if not await taken or found.fence != miss.fence:
@@ -239,10 +274,11 @@ class ResponseCache:
         return None
 
     async def _make_and_store(
-        self, miss: Miss, ttl_seconds: float, make: Callable[[], Coroutine[Any, Any, Answer]]
+        self, miss: Miss, rule: CacheRule, make: Callable[[], Coroutine[Any, Any, Answer]]
     ) -> Answer:
+        started = time.monotonic()
         answer = await make()
-        await self.store(miss, answer, ttl_seconds)
+        await self.store(miss, answer, rule, time.monotonic() - started)
         return answer
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
+from app.platform.cache.answer import Answer
+
 PUBLIC = "public"
 MAX_TTL_SECONDS = 86_400
 MAX_TAGS = 16
@@ -21,22 +23,43 @@ Audience = Literal["caller", "organization", "public"]
 
 @dataclass(frozen=True, slots=True)
 class CacheRule:
-    """Answers are kept for `ttl_seconds` or until a write touches one of the `tags`, and shared within `per`."""
+    """Answers are kept for `ttl_seconds` or until a write touches one of the `tags`, and shared within `per`.
+
+    For `stale_seconds` more they are given while a new one is made, or can't be made. `negative_seconds`: how long it
+    is kept that nothing is there (404).
+    """
 
     ttl_seconds: float
-    tags: tuple[str, ...]
+    tags: tuple[str, ...] = ()
     per: Audience = "caller"
+    stale_seconds: float = 0.0
+    negative_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.ttl_seconds <= MAX_TTL_SECONDS:
             raise ValueError(f"a time to live of {self.ttl_seconds} s")
+        if not all(0 <= seconds <= MAX_TTL_SECONDS for seconds in (self.stale_seconds, self.negative_seconds)):
+            raise ValueError(f"{self.stale_seconds} s stale, {self.negative_seconds} s for what is not there")
         if len(self.tags) > MAX_TAGS:
             raise ValueError(f"{len(self.tags)} tags; at most {MAX_TAGS}")
 
+    def fresh_seconds(self, answer: Answer) -> float:
+        """0 for what is not kept."""
+        if answer.cacheable:
+            return self.ttl_seconds
+        return self.negative_seconds if answer.says_nothing_is_there else 0.0
 
-def cached(*, ttl_seconds: float, tags: tuple[str, ...], per: Audience = "caller") -> Callable[[Endpoint], Endpoint]:
+
+def cached(
+    *,
+    ttl_seconds: float,
+    tags: tuple[str, ...],
+    per: Audience = "caller",
+    stale_seconds: float = 0.0,
+    negative_seconds: float = 0.0,
+) -> Callable[[Endpoint], Endpoint]:
     """Declare that an endpoint's answers may be kept. Wraps nothing: the gateway reads the rule."""
-    rule = CacheRule(ttl_seconds, tags, per)
+    rule = CacheRule(ttl_seconds, tags, per, stale_seconds, negative_seconds)
 
     def declare(endpoint: Endpoint) -> Endpoint:
         setattr(endpoint, ATTRIBUTE, rule)

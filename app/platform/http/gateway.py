@@ -96,9 +96,11 @@ class Gateway:
         if isinstance(found, Miss):
             await self._fill(scope, receive, send, parts.cache, rule, found)
             return
-        if found.kept is not None and known is not None:
+        if found.is_due:
+            parts.cache.refresh(question, rule, partial(record, self.app, alone(scope), no_body))
+        elif found.kept is not None and known is not None:
             scope["state"][OFFER] = Offer(found.kept, account, known, bearer_token(scope) or "", context)
-        context.served_by, context.cache = f"cache:{found.tier}", "hit"
+        context.served_by, context.cache = f"cache:{found.tier}", "stale" if found.is_stale else "hit"
         await send_answer(send, found.answer, scope, age_seconds=found.age_seconds)
 
     def _limit_of(self, policy: RoutePolicy | None) -> LimitRule:
@@ -112,8 +114,17 @@ class Gateway:
         context.cache = "miss"
         # What is made now must not lack the last write to what it is made of: it would be kept.
         context.wal_required = max(context.wal_required, missed.wal_required)
-        answer = await cache.fill(missed, rule.ttl_seconds, partial(record, self.app, scope, receive))
+        answer = await cache.fill(missed, rule, partial(record, self.app, scope, receive))
         await send_answer(send, answer, scope)
+
+
+def alone(scope: Scope) -> Scope:
+    """The same question, asked by nobody who waits: what is made of it does not touch the request's own state."""
+    return {**scope, "state": dict(scope["state"])}
+
+
+async def no_body() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 def names(scope: Scope, rule: CacheRule, caller: Caller) -> tuple[str, tuple[str, ...]]:

@@ -123,7 +123,9 @@ class HotPath:
         """False: it has to go the ordinary way."""
         started = monotonic()
         kept, account, caller, token, _ = found.offer
-        if not (parts.cache.memory.may_serve(kept, started) and still(caller, token, parts)):
+        if started >= kept.due_at or not parts.cache.memory.may_serve(kept, started):
+            return False
+        if not still(caller, token, parts):
             return False
         limits: Headers = []
         if account is not None:
