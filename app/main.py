@@ -15,6 +15,8 @@ from app.features.audit import endpoints as audit
 from app.features.checkouts import endpoints as checkouts
 from app.features.equipment import endpoints as equipment
 from app.features.identity import endpoints as identity
+from app.features.identity import password_endpoints as passwords
+from app.features.identity import second_factor_endpoints as second_factors
 from app.features.identity import session_endpoints as sessions
 from app.features.organizations import endpoints as organizations
 from app.operations import operations_router
@@ -160,6 +162,8 @@ def api_router(settings: Settings) -> APIRouter:
     router.include_router(checkouts.router)
     router.include_router(identity.router)
     router.include_router(sessions.router)
+    router.include_router(passwords.router)
+    router.include_router(second_factors.router)
     router.include_router(analytics.router)
     router.include_router(audit.router)
     router.include_router(api_keys.router)

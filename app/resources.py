@@ -25,10 +25,12 @@ from app.platform.redis import RedisClient
 from app.platform.resilience.breaker import CircuitBreaker
 from app.platform.security import revocation_log
 from app.platform.security.api_keys import REMEMBER_SECONDS, ApiKeys, FoundKey
+from app.platform.security.password_policy import SHIPPED, BreachedPasswords, PasswordPolicy
 from app.platform.security.passwords import PasswordHasher
 from app.platform.security.refresh_tokens import RefreshTokens
 from app.platform.security.revocation import Revocations
 from app.platform.security.revocation_log import RevocationLog
+from app.platform.security.sealing import Sealer
 from app.platform.security.tokens import SigningKeys, TokenIssuer, TokenVerifier
 from app.platform.telemetry.context import current
 from app.settings import Settings
@@ -62,6 +64,9 @@ class Resources:
     refresh_tokens: RefreshTokens
     session_limits: SessionLimits
     api_keys: ApiKeys
+    password_policy: PasswordPolicy
+    sealer: Sealer
+    service_name: str
 
 
 @asynccontextmanager
@@ -136,6 +141,9 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
                 per_user=settings.sessions_per_user,
             ),
             api_keys=api_keys,
+            password_policy=PasswordPolicy(BreachedPasswords((SHIPPED, *settings.breached_passwords_files))),
+            sealer=sealer(settings),
+            service_name=settings.service_name,
         )
     finally:
         await revocations.aclose()
@@ -193,6 +201,10 @@ async def checkpoints_of(database: Database, keys: AuditKeys, settings: Settings
 def audit_keys(settings: Settings) -> AuditKeys:
     secrets = [secret.get_secret_value() for secret in (settings.secret_key, *settings.secret_keys_previous)]
     return AuditKeys(lambda: secrets)
+
+
+def sealer(settings: Settings) -> Sealer:
+    return Sealer([key.get_secret_value() for key in (settings.encryption_key, *settings.encryption_keys_previous)])
 
 
 def signing_keys(settings: Settings) -> SigningKeys:

@@ -5,6 +5,7 @@
 
 import socket
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -41,6 +42,8 @@ class Settings(BaseSettings):
     # Secrets
     secret_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)
     secret_keys_previous: Annotated[tuple[SecretStr, ...], NoDecode] = ()  # still good for what they have signed
+    encryption_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)  # of secrets that are kept, such as second factors
+    encryption_keys_previous: Annotated[tuple[SecretStr, ...], NoDecode] = ()  # still good for what they have sealed
     jwt_private_key: SecretStr | None = None  # Ed25519, PEM; development derives one from SECRET_KEY
 
     # HTTP
@@ -100,7 +103,18 @@ class Settings(BaseSettings):
     sessions_per_user: int = Field(20, ge=1, le=1_000)  # beyond that the oldest end
     jwt_issuer: str = "headroom"
     jwt_audience: str = "headroom-api"
+    # Sorted SHA-1 hashes, as Have I Been Pwned gives them away; a short list is shipped
+    breached_passwords_files: Annotated[tuple[Path, ...], NoDecode] = ()
     password_hash_concurrency: int = Field(2, ge=1, le=16)  # threads; each takes 19 MiB while it hashes
+
+    service_name: str = Field("Headroom", max_length=64)  # as people see it, in an authenticator app
+
+    # Mail
+    mail_url: SecretStr = SecretStr("file:.state/mail")  # smtp://user:password@host:587, smtps://, file:FOLDER
+    mail_sender: str = Field("Headroom <headroom@example.com>", max_length=200)
+    public_url: str = Field("http://127.0.0.1:8080", max_length=200)  # of the pages that links in mails lead to
+    worker_port: int = Field(8190, ge=1, le=65_535)  # the worker's /metrics, on loopback or WORKER_HOST
+    worker_host: str = Field("127.0.0.1", max_length=64)
 
     # Traces
     traces_endpoint: str | None = None  # of a collector, for OTLP over HTTP: http://127.0.0.1:4318
@@ -112,6 +126,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         *("allowed_hosts", "cors_origins", "metrics_peers", "database_replica_urls", "secret_keys_previous"),
+        *("encryption_keys_previous", "breached_passwords_files"),
         mode="before",
     )
     @classmethod
@@ -131,9 +146,13 @@ class Settings(BaseSettings):
     def weaknesses(self) -> list[str]:
         """What production does not start with; empty when there is nothing."""
         secret = self.secret_key.get_secret_value()
+        encryption = self.encryption_key.get_secret_value()
         found = {
             "SECRET_KEY is the development one": secret == DEVELOPMENT_SECRET,
             "SECRET_KEY is shorter than 32 characters": len(secret) < 32,
+            "ENCRYPTION_KEY is the development one, or shorter than 32 characters": encryption == DEVELOPMENT_SECRET
+            or len(encryption) < 32,
+            "MAIL_URL leads to a folder": self.mail_url.get_secret_value().startswith("file:"),
             "JWT_PRIVATE_KEY is not set": self.jwt_private_key is None,
             "DATABASE_URL has the development password": "headroom-development" in self.database_url.get_secret_value(),
             "ALLOWED_HOSTS allows any host": "*" in self.allowed_hosts,

@@ -129,7 +129,10 @@ def queries(examples: Examples) -> Iterator[Query]:
         "CheckoutRepository.newest_of": lambda session: checkouts(session).newest_of(ids, ("id",), MOST_PER_ITEM),
         "CheckoutRepository.open_of": lambda session: checkouts(session).open_of(ids, ("id",)),
         "CheckoutRepository.figures": lambda session: checkouts(session).figures(),
-        "IdentityRepository.user_by_email": lambda session: IdentityRepository(session).user_by_email(email),
+        "IdentityRepository.user_by_id": lambda session: IdentityRepository(session).user_by_id(user),
+        "IdentityRepository.user_by_email": lambda session: IdentityRepository(session).user_by_email(
+            email, "192.0.2.1"
+        ),
         "IdentityRepository.user": lambda session: IdentityRepository(session).user(examples.organization_id, user),
         "IdentityRepository.hold": lambda session: IdentityRepository(session).hold(user, "a hash"),
         "IdentityRepository.next_epoch": lambda session: IdentityRepository(session).next_epoch(

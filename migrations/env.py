@@ -17,6 +17,7 @@ import app.features.equipment.models
 import app.features.identity.models
 import app.platform.audit.tables
 import app.platform.http.kept_answers
+import app.platform.mail.outbox
 import app.platform.security.revocation_log  # noqa: F401  (importing the models fills the metadata)
 from app.platform.postgres.base import Base
 from app.settings import Settings

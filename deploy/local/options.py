@@ -15,7 +15,7 @@ SETTINGS = "settings.json"
 POOLERS = ("", "pgbouncer")
 # Set for each process by the stack itself.
 OWN_SETTINGS = {
-    *("instance_name", "api_instances", "web_concurrency", "metrics_peers"),
+    *("worker_port", "worker_host", "instance_name", "api_instances", "web_concurrency", "metrics_peers"),
     *("database_url", "database_replica_urls", "redis_url"),
 }
 
@@ -34,6 +34,7 @@ class Options:
     api_base_port: int = 8100  # instance n listens on this + n
     postgres_base_port: int = 5440  # the primary; replica n listens on this + n
     redis_port: int = 6390
+    worker_port: int = 8190  # the worker's metrics
     pgbouncer_port: int = 6450  # where there is one
     api_instances: int = 2
     postgres_replicas: int = 2
@@ -71,6 +72,7 @@ class Options:
         yield "HTTPS_PORT", self.https_port
         yield "OPS_PORT", self.ops_port
         yield "REDIS_PORT", self.redis_port
+        yield "WORKER_PORT", self.worker_port
         if self.pooler:
             yield "PGBOUNCER_PORT", self.pgbouncer_port
         yield from (("OBSERVE_BASE_PORT", port) for port in self.observe_ports())

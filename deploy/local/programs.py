@@ -39,12 +39,13 @@ class Stack:
     cluster: postgres.Cluster
     data: list[Program]
     api: list[Program]
+    workers: list[Program]
     nginx: Program
     observers: list[Program]
 
     @property
     def programs(self) -> list[Program]:
-        return [*self.data, *self.api, self.nginx, *self.observers]
+        return [*self.data, *self.api, *self.workers, self.nginx, *self.observers]
 
 
 def stack(options: Options, folder: Path, settings: Mapping[str, str]) -> Stack:
@@ -58,6 +59,7 @@ def stack(options: Options, folder: Path, settings: Mapping[str, str]) -> Stack:
         cluster,
         [*(_postgres(server, cluster) for server in cluster.servers), *poolers, _redis(options, folder)],
         [_api(f"api-{n}", port, options, folder, environment) for n, port in enumerate(options.api_ports(), start=1)],
+        [_worker(options, folder, environment)],
         _nginx(options, folder),
         [_observer(part, folder / "observe") for part in observers(options, folder, cluster)],
     )
@@ -161,6 +163,21 @@ def _api(name: str, port: int, options: Options, folder: Path, environment: Mapp
         folder=ROOT,
         environment={**environment, **own},
         stop_seconds=40,
+    )
+
+
+def _worker(options: Options, folder: Path, environment: Mapping[str, str]) -> Program:
+    own = {"INSTANCE_NAME": "worker", "WORKER_HOST": HOST, "WORKER_PORT": str(options.worker_port)}
+    own |= {"MAIL_URL": environment.get("MAIL_URL", f"file:{folder}/mail")}
+    return Program(
+        name="worker",
+        role="worker",
+        port=options.worker_port,
+        command=[sys.executable, "-m", "app.worker", "--pid-file", f"{folder}/run/worker.pid"],
+        is_ready=lambda: answers(f"http://{HOST}:{options.worker_port}/metrics"),
+        folder=ROOT,
+        environment={**environment, **own},
+        stop_seconds=20,
     )
 
 

@@ -62,8 +62,12 @@ def start(wanted: Stack, supervisor: Supervisor, options: Options, home: Path) -
     for program in wanted.data:
         wait_for(program, supervisor)
     prepare_database(options, wanted.cluster, home)
+    for program in wanted.workers:
+        run(program, supervisor, changed)
     for program in (*wanted.api, wanted.nginx, *wanted.observers):
         run(program, supervisor, changed)
+        wait_for(program, supervisor)
+    for program in wanted.workers:
         wait_for(program, supervisor)
 
 

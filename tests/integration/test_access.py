@@ -27,6 +27,15 @@ RULES: dict[Operation, Role | None] = {
     ("post", "/auth/login"): EVERYBODY,
     ("post", "/auth/token"): EVERYBODY,
     ("post", "/auth/refresh"): EVERYBODY,  # who has a refresh token
+    ("post", "/auth/verify-email"): EVERYBODY,  # who has a token from a mail
+    ("post", "/auth/verify-email/request"): EVERYBODY,
+    ("post", "/auth/password-reset"): EVERYBODY,
+    ("post", "/auth/password-reset/confirm"): EVERYBODY,
+    ("post", "/auth/password"): Role.VIEWER,
+    ("post", "/auth/2fa/setup"): Role.VIEWER,
+    ("post", "/auth/2fa/enable"): Role.VIEWER,
+    ("post", "/auth/2fa/disable"): Role.VIEWER,
+    ("post", "/auth/2fa/recovery-codes"): Role.VIEWER,
     ("get", "/auth/me"): Role.VIEWER,
     ("post", "/auth/logout"): Role.VIEWER,
     ("get", "/auth/sessions"): Role.VIEWER,

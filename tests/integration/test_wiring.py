@@ -52,6 +52,8 @@ PRIVATE_KEY = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFo
 STRONG = {
     "environment": "production",
     "secret_key": "correct horse battery staple, and then some more",
+    "encryption_key": "another one, as long and as hard to guess",
+    "mail_url": "smtps://headroom:kept-elsewhere@mail.example.com",
     "jwt_private_key": PRIVATE_KEY,
     "database_url": "postgresql+asyncpg://headroom:kept-elsewhere@db/headroom",
     "allowed_hosts": ("api.example.com",),
@@ -108,6 +110,9 @@ async def test_strong_settings_are_accepted_in_production() -> None:
     [
         ({"secret_key": "development-only-secret-refused-in-production"}, "SECRET_KEY"),
         ({"secret_key": "short"}, "SECRET_KEY"),
+        ({"encryption_key": "development-only-secret-refused-in-production"}, "ENCRYPTION_KEY"),
+        ({"encryption_key": "short"}, "ENCRYPTION_KEY"),
+        ({"mail_url": "file:mail"}, "MAIL_URL"),
         ({"jwt_private_key": None}, "JWT_PRIVATE_KEY"),
         ({"database_url": "postgresql+asyncpg://headroom:headroom-development@db/headroom"}, "DATABASE_URL"),
         ({"allowed_hosts": ("*",)}, "ALLOWED_HOSTS"),
@@ -188,13 +193,16 @@ async def test_liveness_and_readiness_are_not_limited(client: httpx.AsyncClient)
 async def test_a_login_is_limited_by_address(services: DataServices, api_database: str) -> None:
     """Twenty a minute."""
     strict = new_app(services, api_database, rate_limit_scale=1)
-    credentials = {"email": "nobody@example.com", "password": "x"}
+
+    def credentials(number: int) -> dict[str, str]:
+        return {"email": f"nobody-{number}@example.com", "password": "x"}
+
     async with running(strict) as app, in_process(app, address="10.1.1.1") as client:
         started = time.monotonic()
-        answers = await asyncio.gather(*(client.post(f"{API}/auth/login", json=credentials) for _ in range(40)))
+        answers = await asyncio.gather(*(client.post(f"{API}/auth/login", json=credentials(n)) for n in range(40)))
         seconds = time.monotonic() - started
         async with in_process(app, address="10.1.1.2") as elsewhere:
-            assert (await elsewhere.post(f"{API}/auth/login", json=credentials)).status_code == 401
+            assert (await elsewhere.post(f"{API}/auth/login", json=credentials(0))).status_code == 401
     statuses = Counter(answer.status_code for answer in answers)
     assert set(statuses) == {401, 429}
     assert 20 <= statuses[401] <= 20 + seconds / 3

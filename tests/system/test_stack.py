@@ -13,7 +13,8 @@ from tests.support.native import NativeStack, native_stack
 from tests.support.stack import POOLED
 
 RECOVERY_SECONDS = 30
-API_ROLES = {"nginx", "api", "postgres-primary", "postgres-replica", "redis"} | ({"pgbouncer"} if POOLED else set())
+API_ROLES = {"nginx", "api", "worker", "postgres-primary", "postgres-replica", "redis"}
+API_ROLES |= {"pgbouncer"} if POOLED else set()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_up_with_another_setting_restarts_what_it_concerns(small: NativeStack) -
     before = pids(small)
     changed = NativeStack(small.folder, small.settings | {"RATE_LIMIT_SCALE": "7"})
     assert "restarting api-1" in changed.must("up")
-    assert {name for name, pid in pids(small).items() if pid != before[name]} == {"api-1"}
+    assert {name for name, pid in pids(small).items() if pid != before[name]} == {"api-1", "worker"}
     small.must("up")
 
 
@@ -95,7 +96,7 @@ def test_a_port_in_use_is_named_with_its_variable(small: NativeStack) -> None:
     assert "HTTP_PORT" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["api-1", "nginx", "redis", "postgres-replica-1", "postgres-primary"])
+@pytest.mark.parametrize("name", ["api-1", "worker", "nginx", "redis", "postgres-replica-1", "postgres-primary"])
 def test_a_program_that_is_killed_comes_back(small: NativeStack, name: str) -> None:
     before = small.pid(name)
     os.kill(before, signal.SIGKILL)

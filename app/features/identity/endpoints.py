@@ -5,28 +5,34 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 
 from app.dependencies import Caller, FreshSession, Resources, WriteSession
-from app.features.identity import service
+from app.features.identity import attempts, password_service, service
+from app.features.identity.password_endpoints import refuse_weak
 from app.features.identity.schemas import Credentials, PasswordGrant, Registration, Token, UserOut
-from app.features.identity.session_endpoints import client_of, sessions_of, tokens_for
+from app.features.identity.second_factor_service import CodeNeeded, WrongCode
+from app.features.identity.session_endpoints import client_of, revealed, second_factors_of, sessions_of, tokens_for
 from app.platform.http.idempotency import IdempotentRoute
 from app.platform.http.problems import problem_responses
 from app.platform.limits import limiter
 from app.platform.resilience.overload import Criticality, criticality
+from app.platform.telemetry.context import current
 from app.resources import Resources as ResourcesType
 
 router = APIRouter(prefix="/auth", tags=["identity"], route_class=IdempotentRoute)
+
+LOGIN_PROBLEMS = (service.WrongCredentials, CodeNeeded, WrongCode)
 
 
 @router.post("/register", status_code=201, responses=problem_responses(service.EmailTaken))
 @limiter.limit("10/minute;100/hour")
 async def register(body: Registration, parts: Resources, session: WriteSession) -> UserOut:
     """Create an organization, and yourself as its owner."""
+    await refuse_weak(parts, "password", body.password.get_secret_value(), body.email, body.full_name)
     # Hashing takes a while and waits its turn: the session has no connection before its first statement.
     password_hash = await parts.passwords.hash(body.password.get_secret_value())
     return UserOut.model_validate(await service.register(session, body, password_hash))
 
 
-@router.post("/login", responses=problem_responses(service.WrongCredentials))
+@router.post("/login", responses=problem_responses(*LOGIN_PROBLEMS))
 @limiter.limit("20/minute;200/hour")
 @criticality(Criticality.CRITICAL)
 async def login(body: Credentials, request: Request, response: Response, parts: Resources) -> Token:
@@ -34,14 +40,16 @@ async def login(body: Credentials, request: Request, response: Response, parts: 
     return await _log_in(body, request, response, parts)
 
 
-@router.post("/token", responses=problem_responses(service.WrongCredentials))
+@router.post("/token", responses=problem_responses(*LOGIN_PROBLEMS))
 @limiter.limit("20/minute;200/hour")
 @criticality(Criticality.CRITICAL)
 async def token(
     form: Annotated[PasswordGrant, Form()], request: Request, response: Response, parts: Resources
 ) -> Token:
     """The same as an OAuth2 password form, which the button in /docs sends."""
-    return await _log_in(Credentials(email=form.username, password=form.password), request, response, parts)
+    return await _log_in(
+        Credentials(email=form.username, password=form.password, otp=form.otp), request, response, parts
+    )
 
 
 @router.get("/me", responses=problem_responses())
@@ -52,10 +60,17 @@ async def me(caller: Caller, session: FreshSession) -> UserOut:
 
 
 async def _log_in(body: Credentials, request: Request, response: Response, parts: ResourcesType) -> Token:
+    await attempts.admit_address(parts.rate_limiter, body.email)
     # No connection is held while Argon2id works.
     async with parts.database.read(fresh=True) as session:
-        account = await service.find_account(session, body.email)
-    account = await service.authenticate(account, body.password.get_secret_value(), parts.passwords)
+        account = await service.find_account(session, body.email, current().client_address)
+    await attempts.admit_stranger(parts.rate_limiter, body.email, account)
+    password = body.password.get_secret_value()
+    account = await service.authenticate(account, password, parts.passwords)
+    rehashed = await parts.passwords.hash(password) if parts.passwords.needs_rehash(account["password_hash"]) else None
     async with parts.database.write() as session:
+        if rehashed is not None:
+            account = await password_service.rehash(session, account, rehashed)
+        await second_factors_of(parts).check(session, account["id"], revealed(body.otp))
         refresh = await sessions_of(parts).open(session, account, client_of(request))
     return tokens_for(account, refresh, parts, response, by_cookie=body.cookie)

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text, func, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, Text, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.platform.postgres.base import Base, uuid7
@@ -36,6 +36,7 @@ class User(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     token_epoch: Mapped[int] = mapped_column(server_default="0")  # counted up with each change of what they may do
     disabled_at: Mapped[datetime | None]
+    email_verified_at: Mapped[datetime | None]
 
 
 class Session(Base):
@@ -46,6 +47,7 @@ class Session(Base):
         Index(
             "ix_sessions_live", "organization_id", "user_id", "created_at", postgresql_where=text("ended_at IS NULL")
         ),
+        Index("ix_sessions_address", "organization_id", "user_id", "address"),
         Index("ix_sessions_expires_at", "expires_at"),
     )
 
@@ -64,3 +66,39 @@ class Session(Base):
     ended_because: Mapped[str | None] = mapped_column(Text)
     device: Mapped[str] = mapped_column(Text)
     address: Mapped[str] = mapped_column(Text)
+
+
+class SingleUseToken(Base):
+    """Sent by mail, to who can read what is sent to a user's address. Gone once it is used."""
+
+    __tablename__ = "single_use_tokens"
+    __table_args__ = (
+        Index("ix_single_use_tokens_user_id", "user_id", "purpose", "created_at"),
+        Index("ix_single_use_tokens_expires_at", "expires_at"),
+    )
+
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    purpose: Mapped[str] = mapped_column(Text)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+
+
+class SecondFactor(Base):
+    """`last_step`: the time step of the last code that was used; none up to it is taken again."""
+
+    __tablename__ = "second_factors"
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), primary_key=True)
+    sealed_secret: Mapped[bytes] = mapped_column(LargeBinary)
+    last_step: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    enabled_at: Mapped[datetime | None]
+
+
+class RecoveryCode(Base):
+    """Gone once it is used."""
+
+    __tablename__ = "recovery_codes"
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), primary_key=True)
+    code_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)

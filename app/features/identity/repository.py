@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Executable, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.features.identity.models import Organization, User
+from app.features.identity.models import Organization, Session, User
 from app.platform.postgres import repository
 
 Row = dict[str, Any]
@@ -18,7 +18,9 @@ USERS = select(
     User.organization_id,
     Organization.name.label("organization"),
     User.created_at,
+    User.email_verified_at.is_not(None).label("email_verified"),
 ).join(Organization, Organization.id == User.organization_id)
+ACCOUNTS = USERS.add_columns(User.password_hash, User.token_epoch, User.disabled_at, User.email_verified_at)
 
 
 @repository
@@ -37,10 +39,15 @@ class IdentityRepository:
         statement = insert(User).values(organization_id=organization_id, **values).returning(User.id)
         return (await self.session.execute(statement)).scalar_one()
 
-    async def user_by_email(self, email: str) -> Row | None:
-        return await self._one(
-            USERS.add_columns(User.password_hash, User.token_epoch, User.disabled_at).where(User.email == email)
+    async def user_by_email(self, email: str, address: str = "") -> Row | None:
+        """`known_address`: whether one of their sessions was there."""
+        known = select(Session.id).where(
+            Session.organization_id == User.organization_id, Session.user_id == User.id, Session.address == address
         )
+        return await self._one(ACCOUNTS.add_columns(known.exists().label("known_address")).where(User.email == email))
+
+    async def user_by_id(self, user_id: UUID) -> Row | None:
+        return await self._one(ACCOUNTS.where(User.id == user_id))
 
     async def user(self, organization_id: UUID, user_id: UUID) -> Row | None:
         return await self._one(USERS.where(User.organization_id == organization_id, User.id == user_id))

@@ -25,21 +25,66 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+NewPassword = Annotated[Secret, Field(min_length=10, max_length=128)]
+Password = Annotated[Secret, Field(min_length=1, max_length=128)]
+Code = Annotated[Secret, Field(max_length=32, description="of the second factor, or a recovery code")]
+MailedToken = Annotated[Secret, Field(min_length=1, max_length=64, description="from the mail")]
+
+
 class Registration(Body):
     email: Email
-    password: Annotated[Secret, Field(min_length=10, max_length=128)]
+    password: NewPassword
     full_name: Annotated[Line, Field(min_length=1, max_length=200)]
     organization: Annotated[Line, Field(min_length=1, max_length=200)]
 
 
 class Credentials(Body):
     email: Email
-    password: Annotated[Secret, Field(min_length=1, max_length=128)]
+    password: Password
+    otp: Code | None = None
     cookie: Annotated[bool, Field(description="for browsers: the refresh token comes as a cookie")] = False
 
 
 class RefreshRequest(Body):
     refresh_token: Annotated[Secret, Field(max_length=128)] | None = None
+
+
+class Address(Body):
+    email: Email
+
+
+class EmailVerification(Body):
+    token: MailedToken
+
+
+class PasswordReset(Body):
+    token: MailedToken
+    password: NewPassword
+
+
+class Confirmation(Body):
+    """What is asked for again before something that matters."""
+
+    password: Password
+    otp: Code | None = None
+
+
+class PasswordChange(Confirmation):
+    new_password: NewPassword
+
+
+class FactorSetup(BaseModel):
+    secret: Annotated[str, Field(description="to be typed where no code can be scanned")]
+    uri: str
+    qr_svg: str
+
+
+class FirstCode(Body):
+    otp: Code
+
+
+class RecoveryCodes(BaseModel):
+    recovery_codes: Annotated[list[str], Field(description="each is good once; they are shown this once")]
 
 
 class SessionOut(BaseModel):
@@ -61,7 +106,8 @@ class PasswordGrant(BaseModel):
 
     grant_type: Literal["password"] = "password"
     username: Email
-    password: Annotated[Secret, Field(min_length=1, max_length=128)]
+    password: Password
+    otp: Code | None = None
 
 
 class UserOut(BaseModel):
@@ -72,6 +118,7 @@ class UserOut(BaseModel):
     organization_id: UUID
     organization: str
     created_at: UtcTime
+    email_verified: bool
 
 
 class Token(BaseModel):

@@ -9,10 +9,13 @@ from app.features.identity.roles import SCOPES
 from app.features.identity.schemas import Registration
 from app.platform.audit import Actor, record
 from app.platform.errors import Conflict, Unauthenticated
+from app.platform.mail import order_mail
 from app.platform.postgres import ReadSession, WriteSession
 from app.platform.security.caller import Caller, Role
 from app.platform.security.passwords import PasswordHasher
 from app.platform.security.tokens import TokenIssuer
+
+VERIFY = "verify-email"  # the kind of mail; its token's purpose
 
 
 class EmailTaken(Conflict):
@@ -39,13 +42,15 @@ async def register(session: WriteSession, body: Registration, password_hash: str
     except IntegrityError:
         raise EmailTaken() from None
     record(session, Actor(organization_id, user_id), "organization.created", organization_id)
+    await order_mail(session, VERIFY, email=body.email)
     user = await repository.user(organization_id, user_id)
     assert user is not None
     return user
 
 
-async def find_account(session: ReadSession, email: str) -> Row | None:
-    return await IdentityRepository(session).user_by_email(email)
+async def find_account(session: ReadSession, email: str, address: str) -> Row | None:
+    """With whether they have logged in from the address before (`known_address`)."""
+    return await IdentityRepository(session).user_by_email(email, address)
 
 
 async def authenticate(account: Row | None, password: str, passwords: PasswordHasher) -> Row:
@@ -57,6 +62,11 @@ async def authenticate(account: Row | None, password: str, passwords: PasswordHa
     if not matches or account["disabled_at"] is not None:
         raise WrongCredentials()
     return account
+
+
+async def confirmed(session: ReadSession, caller: Caller, password: str, passwords: PasswordHasher) -> Row:
+    """The caller's account, by their password. Raises `WrongCredentials`."""
+    return await authenticate(await IdentityRepository(session).user_by_id(caller.user_id), password, passwords)
 
 
 def issue_token(account: Row, session_id: UUID, issuer: TokenIssuer) -> tuple[str, int]:

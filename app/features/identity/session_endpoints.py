@@ -5,11 +5,13 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Cookie, Request, Response
+from pydantic import SecretStr
 
 from app.dependencies import Caller, FreshSession, Resources, WriteSession
 from app.features.identity import session_service as service
 from app.features.identity.repository import Row
 from app.features.identity.schemas import RefreshRequest, SessionList, SessionOut, Token
+from app.features.identity.second_factor_service import SecondFactors
 from app.features.identity.service import issue_token
 from app.platform.errors import NotFound
 from app.platform.http.idempotency import IdempotentRoute
@@ -27,6 +29,10 @@ COOKIE_PATH = "/api/v1/auth"
 RefreshCookie = Annotated[str | None, Cookie(alias=COOKIE, include_in_schema=False)]
 
 
+def revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
 def client_of(request: Request) -> service.Client:
     return service.Client.of(request.headers.get("user-agent"), current().client_address)
 
@@ -39,6 +45,10 @@ def sessions_of(parts: ResourcesType) -> service.Sessions:
         most=parts.session_limits.per_user,
     )
     return service.Sessions(parts.refresh_tokens, policy)
+
+
+def second_factors_of(parts: ResourcesType) -> SecondFactors:
+    return SecondFactors(parts.sealer, parts.service_name)
 
 
 def tokens_for(
@@ -63,6 +73,7 @@ def forget_cookie(response: Response) -> None:
 @router.post("/refresh", responses=problem_responses(service.SessionOver))
 @limiter.limit("120/minute")
 @criticality(Criticality.CRITICAL)
+@criticality(Criticality.CRITICAL)
 async def refresh(
     request: Request,
     response: Response,
@@ -75,7 +86,7 @@ async def refresh(
     A refresh token is good once. If the answer was lost, send it again within seconds: the next one is the same. One
     that comes later ends the session.
     """
-    sent = body.refresh_token.get_secret_value() if body.refresh_token else None
+    sent = revealed(body.refresh_token)
     token = parts.refresh_tokens.parse(sent or cookie or "")
     if token is None:
         raise service.SessionOver()

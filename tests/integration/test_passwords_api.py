@@ -1,0 +1,246 @@
+"""Addresses verified, passwords changed and reset, by tokens that are good once; nobody learns who has an account.
+
+Mail is real: sent by the worker's sender to an SMTP server, and read there.
+"""
+
+import asyncio
+import re
+import statistics
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+
+from app.features.identity.mails import IdentityMails
+from app.platform.mail.ports import postman_of
+from app.platform.mail.sender import MailSender
+from app.platform.security.passwords import PasswordHasher
+from tests.support.api import People, connected, new_app, running
+from tests.support.calls import EQUIPMENT, body_of, problem_of, wrong_places
+from tests.support.identity import AUTH, PASSWORD, bearer, log_in, logged_in, refresh, register
+from tests.support.mailbox import Mailbox, mailbox
+from tests.support.stack import DataServices
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+NEW = "another horse, another battery"
+Post = Callable[[], Awaitable[httpx.Response]]
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def box() -> AsyncIterator[Mailbox]:
+    async with mailbox() as opened:
+        yield opened
+
+
+async def mails(app: FastAPI, box: Mailbox, email: str) -> list[str]:
+    """The texts of all that was sent to the address, once nothing is waiting any more."""
+    database = app.state.resources.database
+    writers = IdentityMails(database, "https://pages.example.com").writers()
+    sender = MailSender(database, postman_of(box.url), "Headroom <headroom@example.com>", writers)
+    while await sender.send_next():
+        pass
+    return [mail.get_content() for mail in box.to(email)]
+
+
+async def token_for(app: FastAPI, box: Mailbox, email: str, purpose: str) -> str:
+    """The newest one."""
+    texts = await mails(app, box, email)
+    tokens = [found for text in texts for found in re.findall(rf"/{purpose}#token=(\S+)", text)]
+    return str(tokens[-1])
+
+
+async def reset_token(client: httpx.AsyncClient, app: FastAPI, box: Mailbox, email: str) -> str:
+    assert (await client.post(f"{AUTH}/password-reset", json={"email": email})).status_code == 202
+    return await token_for(app, box, email, "password-reset")
+
+
+async def confirm(client: httpx.AsyncClient, token: str, password: str = NEW) -> httpx.Response:
+    return await client.post(f"{AUTH}/password-reset/confirm", json={"token": token, "password": password})
+
+
+async def one_of_fifty_succeeds(post: Post) -> None:
+    """The others are refused, or not let in: so many at once may be more than admission allows."""
+    statuses = Counter(answer.status_code for answer in await asyncio.gather(*(post() for _ in range(50))))
+    assert statuses[204] == 1
+    assert statuses[400] >= 5
+    assert statuses.keys() <= {204, 400, 503}
+
+
+async def test_an_address_is_verified_by_the_token_in_the_mail(
+    app: FastAPI, anonymous: httpx.AsyncClient, box: Mailbox
+) -> None:
+    user, session = await logged_in(anonymous)
+    assert user["email_verified"] is False
+    token = await token_for(app, box, user["email"], "verify-email")
+    assert (await anonymous.post(f"{AUTH}/verify-email", json={"token": token})).status_code == 204
+    assert body_of(await anonymous.get(f"{AUTH}/me", headers=bearer(session)))["email_verified"] is True
+
+
+async def test_of_fifty_verifications_at_once_one_succeeds(
+    app: FastAPI, anonymous: httpx.AsyncClient, box: Mailbox
+) -> None:
+    user = await register(anonymous)
+    token = await token_for(app, box, user["email"], "verify-email")
+    verify = {"json": {"token": token}}
+    await one_of_fifty_succeeds(lambda: anonymous.post(f"{AUTH}/verify-email", **verify))
+
+
+async def test_who_has_forgotten_the_password_sets_a_new_one(
+    app: FastAPI, anonymous: httpx.AsyncClient, box: Mailbox
+) -> None:
+    user, session = await logged_in(anonymous)
+    token = await reset_token(anonymous, app, box, user["email"])
+    assert (await confirm(anonymous, token)).status_code == 204
+    problem_of(await log_in(anonymous, user["email"]), 401, "wrong-credentials")
+    body_of(await log_in(anonymous, user["email"], NEW))
+    problem_of(await anonymous.get(EQUIPMENT, headers=bearer(session)), 401)
+    problem_of(await refresh(anonymous, session["refresh_token"]), 401, "session-over")
+    assert "was changed just now" in (await mails(app, box, user["email"]))[-1]
+
+
+async def test_of_fifty_resets_at_once_one_succeeds(app: FastAPI, anonymous: httpx.AsyncClient, box: Mailbox) -> None:
+    user = await register(anonymous)
+    token = await reset_token(anonymous, app, box, user["email"])
+    await one_of_fifty_succeeds(lambda: confirm(anonymous, token))
+
+
+async def test_a_token_that_is_over_or_of_another_kind_is_refused(
+    app: FastAPI, anonymous: httpx.AsyncClient, box: Mailbox, people: People
+) -> None:
+    user = await register(anonymous)
+    verification = await token_for(app, box, user["email"], "verify-email")
+    problem_of(await confirm(anonymous, verification), 400, "token-not-good")
+    token = await reset_token(anonymous, app, box, user["email"])
+    async with connected(people.dsn) as connection:
+        await connection.execute("UPDATE single_use_tokens SET expires_at = now() WHERE user_id = $1", UUID(user["id"]))
+    problem_of(await confirm(anonymous, token), 400, "token-not-good")
+
+
+async def test_a_weak_password_does_not_use_the_token_up(
+    app: FastAPI, anonymous: httpx.AsyncClient, box: Mailbox
+) -> None:
+    user = await register(anonymous)
+    token = await reset_token(anonymous, app, box, user["email"])
+    assert wrong_places(await confirm(anonymous, token, "password1234")) == [["body", "password"]]
+    assert (await confirm(anonymous, token)).status_code == 204
+
+
+async def test_a_changed_password_ends_every_session_and_begins_one(anonymous: httpx.AsyncClient) -> None:
+    user, session = await logged_in(anonymous)
+    other = body_of(await log_in(anonymous, user["email"]))
+    change = {"password": PASSWORD, "new_password": NEW}
+    fresh = body_of(await anonymous.post(f"{AUTH}/password", json=change, headers=bearer(session)))
+    for ended in (session, other):
+        problem_of(await anonymous.get(EQUIPMENT, headers=bearer(ended)), 401)
+        problem_of(await refresh(anonymous, ended["refresh_token"]), 401)
+    body_of(await anonymous.get(EQUIPMENT, headers=bearer(fresh)))
+    body_of(await refresh(anonymous, fresh["refresh_token"]))
+
+
+async def test_to_change_a_password_takes_the_present_one(anonymous: httpx.AsyncClient) -> None:
+    _, session = await logged_in(anonymous)
+    change = {"password": "a guess at it", "new_password": NEW}
+    problem_of(await anonymous.post(f"{AUTH}/password", json=change, headers=bearer(session)), 401)
+    body_of(await anonymous.get(EQUIPMENT, headers=bearer(session)))
+
+
+@pytest.mark.parametrize("password", ["password1234", "PASSWORD1234", "aaaaaaaaaaaa", "qwertyuiop"])
+async def test_a_password_that_is_known_or_too_simple_is_refused(anonymous: httpx.AsyncClient, password: str) -> None:
+    body = {"email": "a@example.com", "password": password, "full_name": "Ann", "organization": "Acme"}
+    assert wrong_places(await anonymous.post(f"{AUTH}/register", json=body)) == [["body", "password"]]
+
+
+async def test_a_password_made_of_the_address_is_refused(anonymous: httpx.AsyncClient) -> None:
+    body = {"email": "annabelle@example.com", "password": "Annabelle2026", "full_name": "A", "organization": "Acme"}
+    assert wrong_places(await anonymous.post(f"{AUTH}/register", json=body)) == [["body", "password"]]
+
+
+async def test_a_log_in_hashes_anew_where_the_parameters_have_changed(
+    anonymous: httpx.AsyncClient, people: People
+) -> None:
+    user = await register(anonymous)
+    weak = await PasswordHasher(1, memory_kib=8_192, passes=1).hash(PASSWORD)
+    async with connected(people.dsn) as connection:
+        await connection.execute("UPDATE users SET password_hash = $1 WHERE id = $2", weak, UUID(user["id"]))
+    body_of(await log_in(anonymous, user["email"]))
+    stored = await people.fetch("SELECT password_hash FROM users WHERE id = $1", UUID(user["id"]))
+    assert stored.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    body_of(await log_in(anonymous, user["email"]))
+
+
+# Nobody learns who has an account
+
+
+@pytest.mark.parametrize("path", ["password-reset", "verify-email/request"])
+async def test_to_ask_for_a_mail_tells_nothing(
+    app: FastAPI, anonymous: httpx.AsyncClient, box: Mailbox, path: str
+) -> None:
+    user, nobody = await register(anonymous), f"{uuid4().hex}@example.com"
+    known, unknown = [
+        await anonymous.post(f"{AUTH}/{path}", json={"email": email}) for email in (user["email"], nobody)
+    ]
+    assert (known.status_code, known.text) == (unknown.status_code, unknown.text) == (202, "null")
+    assert await mails(app, box, nobody) == []
+
+
+async def test_no_one_is_flooded_with_mail(app: FastAPI, anonymous: httpx.AsyncClient, box: Mailbox) -> None:
+    user = await register(anonymous)
+    for _ in range(8):
+        await anonymous.post(f"{AUTH}/password-reset", json={"email": user["email"]})
+    assert sum("new password" in text for text in await mails(app, box, user["email"])) == 5
+
+
+async def seconds(work: Callable[[], Awaitable[Any]]) -> float:
+    started = time.perf_counter()
+    await work()
+    return time.perf_counter() - started
+
+
+async def timing_ratio(client: httpx.AsyncClient, email: str, rounds: int = 15) -> float:
+    """How long a wrong password takes for the account, against one that is not there: medians, taken in turns."""
+    known, unknown = [], []
+    for _ in range(rounds):
+        known.append(await seconds(lambda: log_in(client, email, "a wrong password")))
+        unknown.append(await seconds(lambda: log_in(client, f"{uuid4().hex}@example.com", "a wrong password")))
+    return statistics.median(known) / statistics.median(unknown)
+
+
+async def test_a_log_in_takes_as_long_whether_or_not_there_is_an_account(anonymous: httpx.AsyncClient) -> None:
+    user = await register(anonymous)
+    assert 0.67 < await timing_ratio(anonymous, user["email"]) < 1.5
+
+
+async def test_control_without_the_work_for_nobody_it_takes_much_longer(
+    anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_once(*_: object) -> bool:
+        return False
+
+    user = await register(anonymous)
+    monkeypatch.setattr(PasswordHasher, "verify_absent", at_once)
+    assert await timing_ratio(anonymous, user["email"]) > 1.5
+
+
+# Guessing is slowed
+
+
+async def test_a_stranger_who_guesses_does_not_lock_the_owner_out(services: DataServices, api_database: str) -> None:
+    async with running(new_app(services, api_database, rate_limit_scale=1)) as app:
+        home, elsewhere = (httpx.ASGITransport(app, client=(address, 1)) for address in ("192.0.2.1", "192.0.2.2"))
+        async with (
+            httpx.AsyncClient(transport=home, base_url="http://headroom") as owner,
+            httpx.AsyncClient(transport=elsewhere, base_url="http://headroom") as stranger,
+        ):
+            user = await register(owner)
+            body_of(await log_in(owner, user["email"]))
+            answers = [await log_in(stranger, user["email"], "a wrong password") for _ in range(12)]
+            assert Counter(answer.status_code for answer in answers) == {401: 10, 429: 2}
+            assert int(answers[-1].headers["retry-after"]) >= 1
+            body_of(await log_in(owner, user["email"]))
