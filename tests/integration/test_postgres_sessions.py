@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from sqlalchemy import Float, Integer, Text, column, func, literal_column, select, table, text
+from sqlalchemy import Float, Integer, Text, column, func, insert, literal_column, select, table, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.platform.postgres.database import Database
@@ -140,6 +140,42 @@ async def test_an_error_of_a_prepared_statement_leaves_its_connection_usable(dat
             with pytest.raises(asyncpg.DivisionByZeroError):
                 await session.fetch(broken, {"by": 0})
         assert await session.fetch(broken, {"by": 1}) == [{"one": 1}]
+
+
+NEW = Prepared(insert(REGISTERS).returning(REGISTERS.c.name), columns=("name", "version"))
+
+
+async def test_a_prepared_write_is_part_of_the_transaction(database: Database, observer: asyncpg.Connection) -> None:
+    async def write_and_fail() -> None:
+        async with database.write() as session:
+            assert await session.fetch(NEW, {"name": "c", "version": 1}) == [{"name": "c"}]
+            assert await observer.fetchval("SELECT count(*) FROM registers WHERE name = 'c'") == 0
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await write_and_fail()
+    async with database.write() as session:
+        await session.fetch(NEW, {"name": "d", "version": 1})
+        await session.execute(INSERT, {"name": "e"})
+    assert [row["name"] for row in await observer.fetch("SELECT name FROM registers ORDER BY name")] == [*"abde"]
+
+
+async def test_a_prepared_write_tells_of_a_constraint_as_others_do(database: Database) -> None:
+    with pytest.raises(IntegrityError):
+        async with database.write() as session:
+            await session.fetch(NEW, {"name": "a", "version": 1})
+
+
+async def test_a_prepared_write_whose_server_is_lost_is_told_as_unavailable(database: Database) -> None:
+    async def write() -> None:
+        async with database.write() as session:
+            await session.fetch(NEW, {"name": "c", "version": 1})
+            database.primary.writer.connector.abort()
+            await session.fetch(NEW, {"name": "d", "version": 1})
+
+    with pytest.raises(DatabaseUnavailable):
+        await write()
+    assert database.primary.writer.pool_state().in_use == 0
 
 
 async def test_the_commit_is_done_when_the_block_ends(database: Database, observer: asyncpg.Connection) -> None:

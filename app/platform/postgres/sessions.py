@@ -145,11 +145,15 @@ class WriteSession(AsyncSession):
 
     async def fetch(self, prepared: Prepared, values: Values) -> list[Row]:
         """The rows of one statement, in the transaction. Raises `sqlalchemy.exc.IntegrityError`, as `execute` does."""
-        driver = await self._driver_connection()
+        driver = await self._begun()
         try:
             records = await self._server.fetch_on(driver, prepared.sql, prepared.arguments(values))
         except asyncpg.IntegrityConstraintViolationError as error:
             raise IntegrityError(prepared.sql, None, error) from error
+        except Exception:
+            if driver.is_closed():
+                await self.invalidate()
+            raise
         return [dict(record) for record in records]
 
     async def commit(self) -> None:
@@ -194,6 +198,17 @@ class WriteSession(AsyncSession):
             raise
         metrics.COMMITS.labels("committed").inc()
         return driver.written
+
+    async def _begun(self) -> Connection:
+        """The driver's connection, in the transaction, which SQLAlchemy begins with the first statement it runs."""
+        raw = await (await self.connection()).get_raw_connection()
+        driver = cast(Connection, raw.driver_connection)
+        if not driver.is_in_transaction():
+            try:
+                await cast(Any, raw.dbapi_connection)._start_transaction()
+            except Exception as error:
+                raise error.__cause__ or error from None
+        return driver
 
     async def _driver_connection(self) -> Connection:
         raw = await (await self.connection()).get_raw_connection()
