@@ -8,7 +8,7 @@ DEV_PORT ?= 8200
 ROWS ?= 1000000
 FAULTS ?= full
 
-.PHONY: help install up down status restart failover logs dev test faults bench explain lint fmt typecheck audit-verify migrate migration seed psql redis-cli clean
+.PHONY: help install up down status restart failover logs dev test faults bench explain lint fmt typecheck audit-verify migrate migration seed psql slow redis-cli clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ seed: ## Fill the database with examples (ROWS=1000000)
 
 psql: ## A prompt at the primary (NAME=replica-1 for another)
 	@$(LOCAL) psql $(NAME)
+
+slow: ## The statements that took most time, and the plans of the last slow ones (ARGS="--count 20")
+	@$(LOCAL) slow $(ARGS)
 
 redis-cli: ## A prompt at Redis
 	@$(LOCAL) redis-cli

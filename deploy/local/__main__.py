@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from deploy.local import failover as roles
 from deploy.local import folder as state_folder
-from deploy.local import pgbouncer
+from deploy.local import pgbouncer, slow
 from deploy.local import stack as lifecycle
 from deploy.local.options import ROOT, Options, StackError, remembered, remembered_settings
 from deploy.local.postgres import PostgresError
@@ -83,6 +83,11 @@ def run(arguments: argparse.Namespace) -> None:
     os.execvpe(arguments.command[0], arguments.command, {"INSTANCE_NAME": "dev", **environment})
 
 
+def slow_statements(arguments: argparse.Namespace) -> None:
+    _, wanted, supervisor = _running()
+    print(slow.report(wanted.cluster, supervisor.logs, arguments.count))
+
+
 def psql(arguments: argparse.Namespace) -> None:
     _, wanted, _ = _running()
     databases = {server.label: server for server in wanted.cluster.servers}
@@ -127,6 +132,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     verb("failover", failover).add_argument("name", nargs="?")
     verb("psql", psql).add_argument("name", nargs="?")
     verb("redis-cli", redis_cli)
+    verb("slow", slow_statements).add_argument("--count", type=int, default=10)
     verb("run", run).add_argument("command", nargs=argparse.REMAINDER)
     return parser.parse_args(arguments)
 

@@ -14,6 +14,7 @@ GRANT pg_monitor TO headroom;  -- /health reads the state of replication
 CREATE ROLE replicator LOGIN REPLICATION PASSWORD :'replication_password';
 CREATE DATABASE headroom OWNER headroom;
 SELECT pg_create_physical_replication_slot('replica_' || n) FROM generate_series(1, :replicas) AS n;
+CREATE EXTENSION pg_stat_statements;
 -- Takes effect when the server is started again: commits wait for a standby from then on.
 ALTER SYSTEM SET synchronous_standby_names = :'synchronous';
 SQL
