@@ -18,6 +18,8 @@ FROM pg_stat_statements JOIN pg_database ON pg_database.oid = dbid
 WHERE datname = 'headroom' ORDER BY total_exec_time DESC LIMIT {count}
 """
 READ_BYTES = 2_000_000  # of the end of a log
+# A plan that was made for certain values quotes them. What is shown here gets pasted elsewhere.
+VALUE = re.compile(r"'(?:[^']|'')*'")
 BEGIN = re.compile(r"^(?P<at>\S+ \S+) .*duration: (?P<ms>[\d.]+) ms  plan:$")
 
 
@@ -62,7 +64,7 @@ def _indented(lines: list[str]) -> Iterator[str]:
     for line in lines:
         if not line.startswith("\t"):
             return
-        yield line.removeprefix("\t")
+        yield VALUE.sub("'…'", line.removeprefix("\t"))
 
 
 def _end_of(log: Path) -> str:
