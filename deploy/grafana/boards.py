@@ -15,6 +15,8 @@ FREE_MEMORY = 'node_memory_MemAvailable_bytes{job="host"} / node_memory_MemTotal
 FREE_DISK = 'node_filesystem_avail_bytes{job="host"} / node_filesystem_size_bytes{job="host"}'
 IDLE = 'avg(rate(node_cpu_seconds_total{job="host",mode="idle"}[$__rate_interval]))'
 
+REFUSAL, KIND = "criticality, reason", "kind, reason"
+
 SERVICE = Board(
     "headroom-service",
     "Headroom: service",
@@ -29,6 +31,11 @@ SERVICE = Board(
         Panel(
             "Rate limiter", "reqps", {"{{outcome}} {{source}}": rate("rate_limit_decisions_total", "outcome, source")}
         ),
+        Panel("Admission: in flight", "short", {"{{instance}}": f"admission_in_flight{{{OURS}}}"}),
+        Panel("Admission: limit", "short", {"{{instance}}": f"admission_limit{{{OURS}}}"}),
+        Panel("Admission: refused", "reqps", {"{{criticality}} {{reason}}": rate("admission_refused_total", REFUSAL)}),
+        Panel("Credentials refused", "reqps", {"{{kind}} {{reason}}": rate("credentials_refused_total", KIND)}),
+        Panel("From nginx to the worker, p99", "s", {"{{instance}}": quantile(0.99, "http_queue_seconds", "instance")}),
         Panel("Deadlines exceeded", "reqps", {"{{instance}}": rate("deadlines_exceeded_total", "instance")}),
         Panel("Idempotency", "reqps", {"{{outcome}}": rate("idempotency_requests_total", "outcome")}),
         Panel("nginx: requests", "reqps", {"all": 'rate(nginx_http_requests_total{job="nginx"}[$__rate_interval])'}),

@@ -52,6 +52,7 @@ function instanceNode({ name, metrics, health }, history, window) {
     p95: quantile(0.95, own, window, DURATION),
     total: metrics ? sum(metrics, REQUESTS) : NaN,
     pool: metrics ? pool(metrics, () => true) : null,
+    admission: metrics ? { in_flight: sum(metrics, "admission_in_flight"), limit: sum(metrics, "admission_limit") } : null,
     calls: state === "down" ? new Map() : calls(own, window),
   };
 }

@@ -17,11 +17,12 @@ function tier(section, name, boxes) {
   section.querySelector(`[data-tier="${name}"]`).replaceChildren(...boxes);
 }
 
-function instanceBox({ name, state, rate, p95, errors, total, pool }) {
+function instanceBox({ name, state, rate, p95, errors, total, pool, admission }) {
   return box(name, state, [
     ["requests", perSecond(rate), { rate }],
     ["p95", seconds(p95), { p95 }],
     ["5xx", share(errors), { errors }],
+    ["in flight", admission?.limit ? `${count(admission.in_flight)} (${count(admission.limit)})` : "–"],
     ["pool", poolText(pool)],
     ["in all", count(total), { total }],
   ]);

@@ -149,10 +149,21 @@ async def held_back(stack: NativeStack) -> AsyncIterator[None]:
 @asynccontextmanager
 async def over_the_limit(stack: NativeStack) -> AsyncIterator[None]:
     person = await people_of(stack).join()
+    async with asking(stack, "/api/v1/auth/me", person.headers):
+        yield
 
+
+@asynccontextmanager
+async def bad_credentials(stack: NativeStack) -> AsyncIterator[None]:
+    async with asking(stack, "/api/v1/checkouts", {"Authorization": "Bearer nonsense"}):
+        yield
+
+
+@asynccontextmanager
+async def asking(stack: NativeStack, path: str, headers: dict[str, str]) -> AsyncIterator[None]:
     async def ask(client: httpx.AsyncClient) -> None:
         while True:
-            await client.get("/api/v1/auth/me", headers=person.headers)
+            await client.get(path, headers=headers)
 
     async with through_nginx(stack) as client, asyncio.TaskGroup() as group:
         tasks = [group.create_task(ask(client)) for _ in range(CALLERS)]
@@ -182,6 +193,7 @@ FAULTS = {
         "PoolTimeouts",
     ): locked_table,
     ("RequestsLimited",): over_the_limit,
+    ("CredentialsRefused",): bad_credentials,
 }
 SHORT_FAULTS = [("InstanceDown",), ("RedisDown", "BreakerOpen")]
 

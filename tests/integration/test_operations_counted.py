@@ -22,6 +22,17 @@ async def test_a_list_counts_its_statement_and_rows(client: httpx.AsyncClient, p
     assert counted("equipment.page", "seconds") > 0
 
 
+async def test_credentials_that_are_not_good_are_counted(anonymous: httpx.AsyncClient) -> None:
+    def refused(kind: str) -> float:
+        labels = {"kind": kind, "reason": "invalid"}
+        return REGISTRY.get_sample_value("credentials_refused_total", labels) or 0.0
+
+    before = refused("token")
+    answer = await anonymous.get(f"{API}/equipment", headers={"Authorization": "Bearer nonsense"})
+    assert answer.status_code == httpx.codes.UNAUTHORIZED
+    assert refused("token") == before + 1
+
+
 async def test_a_write_counts_too(client: httpx.AsyncClient) -> None:
     before = counted("equipment.add", "rows")
     item = {"asset_tag": "COUNTED", "name": "One", "category": "camera"}

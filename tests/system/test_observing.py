@@ -18,6 +18,7 @@ from tests.support.promql import metrics_of
 PROMETHEUS = Path("deploy/prometheus")
 # With nothing to count before something has failed, or been limited.
 MAY_BE_ABSENT = {"postgres_pool_waits_total", "idempotency_requests_total", "postgres_pool_timeouts_total"}
+MAY_BE_ABSENT |= {"admission_refused_total", "credentials_refused_total"}
 MAY_BE_ABSENT |= {"container_memory_bytes", "container_memory_limit_bytes"}  # without control groups
 WAIT_SECONDS = 60
 

@@ -1,5 +1,6 @@
 """Who sends a request, and whether it may come in."""
 
+from prometheus_client import Counter
 from sqlalchemy.exc import DBAPIError
 from starlette.types import Scope
 
@@ -12,6 +13,8 @@ from app.platform.security.caller import Caller
 from app.platform.security.revocation import Revocations, RevocationsUnknown
 from app.platform.security.tokens import InvalidToken, RevokedToken, TokenVerifier
 from app.platform.telemetry.context import current
+
+REFUSED = Counter("credentials_refused_total", "Requests whose credentials were not believed", ("kind", "reason"))
 
 Identified = Caller | InvalidToken | RevocationsUnknown | None
 
@@ -30,7 +33,19 @@ async def identify(scope: Scope, verifier: TokenVerifier, api_keys: ApiKeys, rev
     if isinstance(found, Caller):
         context = current()
         context.caller_id, context.organization_id = str(found.user_id), str(found.organization_id)
+    elif token is not None:
+        REFUSED.labels("api_key" if token.startswith(PREFIX) else "token", reason(found)).inc()
     return found
+
+
+def reason(found: Identified) -> str:
+    match found:
+        case RevokedToken():
+            return "revoked"
+        case RevocationsUnknown():
+            return "unknown"
+        case _:
+            return "invalid"
 
 
 async def verified(token: str, verifier: TokenVerifier, api_keys: ApiKeys, revocations: Revocations) -> Identified:

@@ -44,7 +44,7 @@ class RequestContext:
 
     queries: int = 0
     query_seconds: float = 0.0
-    waited_seconds: float = 0.0  # for a connection of a pool
+    waited_seconds: float = 0.0  # for its turn, and for a connection of a pool
     redis_seconds: float = 0.0  # during which it had asked Redis something; questions asked at once count once
     redis_answered: float = 0.0  # when the last of those was answered, perf_counter's clock
 

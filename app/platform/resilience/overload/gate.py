@@ -12,6 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from app.platform.resilience.overload.criticality import Criticality
 from app.platform.resilience.overload.limit import AdaptiveLimit
+from app.platform.telemetry.context import current
 
 RESERVE_SHARE = 0.1  # of the limit, on top of it, for what is critical
 SHEDDABLE_SHARE = 0.5  # of the limit, at most, for what is sheddable: a bulkhead around slow figures
@@ -83,7 +84,9 @@ class Gate:
             if isinstance(error, TimeoutError):
                 self._refuse(level, "waited")
             raise
-        WAIT_SECONDS.observe(loop.time() - started)
+        waited = loop.time() - started
+        WAIT_SECONDS.observe(waited)
+        current().waited_seconds += waited
 
     def _give_up(self, place: asyncio.Future[None], level: Criticality) -> None:
         if place.done() and not place.cancelled() and place.exception() is None:
