@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     mail_url: SecretStr = SecretStr("file:.state/mail")  # smtp://user:password@host:587, smtps://, file:FOLDER
     mail_sender: str = Field("Headroom <headroom@example.com>", max_length=200)
     public_url: str = Field("http://127.0.0.1:8080", max_length=200)  # of the pages that links in mails lead to
-    worker_port: int = Field(8190, ge=1, le=65_535)  # the worker's /metrics, on loopback or WORKER_HOST
+    worker_port: int = Field(8090, ge=1, le=65_535)  # the worker's /metrics, on loopback or WORKER_HOST
     worker_host: str = Field("127.0.0.1", max_length=64)
 
     # Traces

@@ -34,7 +34,7 @@ class Options:
     api_base_port: int = 8100  # instance n listens on this + n
     postgres_base_port: int = 5440  # the primary; replica n listens on this + n
     redis_port: int = 6390
-    worker_port: int = 8190  # the worker's metrics
+    worker_port: int = 8090  # the worker's metrics
     pgbouncer_port: int = 6450  # where there is one
     api_instances: int = 2
     postgres_replicas: int = 2
