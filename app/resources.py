@@ -1,7 +1,8 @@
 """What lives as long as the process: opened in the lifespan, closed in reverse. Settings become plain values here."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+import os
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -31,8 +32,10 @@ from app.platform.security.refresh_tokens import RefreshTokens
 from app.platform.security.revocation import Revocations
 from app.platform.security.revocation_log import RevocationLog
 from app.platform.security.sealing import Sealer
+from app.platform.security.secrets import Keyring, SecretFiles
 from app.platform.security.tokens import SigningKeys, TokenIssuer, TokenVerifier
 from app.platform.telemetry.context import current
+from app.secret_files import secret_files
 from app.settings import Settings
 
 EXPIRY_SECONDS = 1.0
@@ -73,6 +76,7 @@ class Resources:
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """Raises nothing when a server is away: the service starts, and serves what it can."""
     secret = settings.secret_key.get_secret_value()
+    ring = keyring(settings)
     keys = signing_keys(settings)
     redis = redis_client(settings)
     cache = ResponseCache(
@@ -87,7 +91,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         local_share=settings.rate_limit_local_share,
         enabled=settings.rate_limit_enabled,
     )
-    consistency = Consistency(redis, ConsistencyTokens(secret), enabled=settings.consistency_enabled)
+    consistency = Consistency(redis, ConsistencyTokens(ring), enabled=settings.consistency_enabled)
 
     async def invalidate(commit: Commit) -> None:
         await cache.invalidate(commit.tags, commit.wal_position)
@@ -100,7 +104,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         if revocation_log.TAG in commit.tags:
             await revocations.refresh()
 
-    keys_of_audit = audit_keys(settings)
+    keys_of_audit = AuditKeys(lambda: ring.secrets)
     trail = AuditTrail(keys_of_audit, enabled=settings.audit_enabled)
     database = Database(
         database_options(settings), on_commit=(invalidate, remember, hear), before_commit=(trail.write,)
@@ -110,6 +114,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     api_keys = api_keys_of(database, settings)
     noting_uses = asyncio.create_task(api_keys.run())
     checkpoints = asyncio.create_task(checkpoints_of(database, keys_of_audit, settings))
+    rotating = asyncio.create_task(rotation_of(settings, ring, database, redis).run())
     await database.start()
     try:
         await revocations.start()
@@ -121,8 +126,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             cache=cache,
             rate_limiter=rate_limiter,
             consistency=consistency,
-            idempotency=Idempotency(secret, enabled=settings.idempotency_enabled),
-            cursors=CursorSigner(secret),
+            idempotency=Idempotency(ring, enabled=settings.idempotency_enabled),
+            cursors=CursorSigner(ring),
             passwords=PasswordHasher(settings.password_hash_concurrency),
             signing_keys=keys,
             token_issuer=TokenIssuer(
@@ -147,7 +152,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         )
     finally:
         await revocations.aclose()
-        for task in (checkpoints, noting_uses):
+        for task in (checkpoints, noting_uses, rotating):
             task.cancel()
             await asyncio.wait([task])
         await database.aclose()
@@ -198,9 +203,28 @@ async def checkpoints_of(database: Database, keys: AuditKeys, settings: Settings
         await Checkpoints(database, keys, interval_seconds=settings.audit_checkpoint_seconds).run()
 
 
+def keyring(settings: Settings) -> Keyring:
+    accepted = [secret.get_secret_value() for secret in settings.secret_keys_accepted]
+    return Keyring(settings.secret_key.get_secret_value(), accepted)
+
+
+def rotation_of(settings: Settings, ring: Keyring, database: Database, redis: RedisClient) -> SecretFiles:
+    """Of what came from files. Passwords are for new connections; the ring is for whatever was made with it."""
+
+    def rotated(found: Mapping[str, str]) -> None:
+        now = Settings(_env_file=None, **{**settings.model_dump(exclude_unset=True), **found})
+        options = database_options(now)
+        database.use_credentials(options.url, options.replica_urls)
+        current, *accepted = keyring(now).secrets
+        ring.use(current, accepted)
+        redis.use_url(now.redis_url.get_secret_value())
+
+    return SecretFiles(secret_files(Settings.model_fields, os.environ), rotated)
+
+
 def audit_keys(settings: Settings) -> AuditKeys:
-    secrets = [secret.get_secret_value() for secret in (settings.secret_key, *settings.secret_keys_previous)]
-    return AuditKeys(lambda: secrets)
+    ring = keyring(settings)
+    return AuditKeys(lambda: ring.secrets)
 
 
 def sealer(settings: Settings) -> Sealer:

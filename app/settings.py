@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from app.secret_files import FileSource
 
 DEVELOPMENT_SECRET = "development-only-secret-refused-in-production"
 
@@ -41,7 +43,7 @@ class Settings(BaseSettings):
 
     # Secrets
     secret_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)
-    secret_keys_previous: Annotated[tuple[SecretStr, ...], NoDecode] = ()  # still good for what they have signed
+    secret_keys_accepted: Annotated[tuple[SecretStr, ...], NoDecode] = ()  # beside it, for what they have signed
     encryption_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)  # of secrets that are kept, such as second factors
     encryption_keys_previous: Annotated[tuple[SecretStr, ...], NoDecode] = ()  # still good for what they have sealed
     jwt_private_key: SecretStr | None = None  # Ed25519, PEM; development derives one from SECRET_KEY
@@ -125,7 +127,7 @@ class Settings(BaseSettings):
     sentry_dsn: SecretStr | None = None
 
     @field_validator(
-        *("allowed_hosts", "cors_origins", "metrics_peers", "database_replica_urls", "secret_keys_previous"),
+        *("allowed_hosts", "cors_origins", "metrics_peers", "database_replica_urls", "secret_keys_accepted"),
         *("encryption_keys_previous", "breached_passwords_files"),
         mode="before",
     )
@@ -134,6 +136,18 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Files of secrets before .env, which is for development."""
+        return init_settings, env_settings, FileSource(settings_cls), dotenv_settings
 
     @property
     def production(self) -> bool:

@@ -95,6 +95,19 @@ class _Command(NamedTuple):
             self.answer.set_result(answer)
 
 
+def connections_to(url: str, timeout_seconds: float) -> Callable[[], Connection]:
+    factory = ConnectionPool.from_url(
+        url,
+        socket_connect_timeout=timeout_seconds,
+        socket_timeout=None,  # each command has its own time
+        retry=Retry(NoBackoff(), 0),
+        driver_info=None,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+    )
+    made: Callable[[], Connection] = factory.make_connection
+    return made
+
+
 class RedisClient:
     """A client for one event loop. Connects when it is first asked, and again whenever the connection was lost."""
 
@@ -109,15 +122,11 @@ class RedisClient:
 
     @classmethod
     def from_url(cls, url: str, *, timeout_seconds: float, breaker: CircuitBreaker) -> Self:
-        factory = ConnectionPool.from_url(
-            url,
-            socket_connect_timeout=timeout_seconds,
-            socket_timeout=None,  # each command has its own time
-            retry=Retry(NoBackoff(), 0),
-            driver_info=None,
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        )
-        return cls(factory.make_connection, timeout_seconds=timeout_seconds, breaker=breaker)
+        return cls(connections_to(url, timeout_seconds), timeout_seconds=timeout_seconds, breaker=breaker)
+
+    def use_url(self, url: str) -> None:
+        """For the next connection: a password was changed. The one that is open stays."""
+        self._new_connection = connections_to(url, self._timeout_seconds)
 
     async def execute(self, command: str, *arguments: Argument) -> Any:
         """Send one command; its answer is as the server gives it (RESP3), strings as bytes.

@@ -354,7 +354,7 @@ async def test_the_verifier_says_so_and_ends_with_an_error(people: People, clien
     environment = {**os.environ, **environment_of(people.settings)}
     environment["DATABASE_URL"] = as_asyncpg(people.dsn)
     wrong = {**environment, "SECRET_KEY": "another-secret-than-the-entries-were-signed-with"}
-    right = {**wrong, "SECRET_KEYS_PREVIOUS": people.settings.secret_key.get_secret_value()}
+    right = {**wrong, "SECRET_KEYS_ACCEPTED": people.settings.secret_key.get_secret_value()}
     results = [await verifier(each) for each in (environment, wrong, right)]
     assert [code for code, _ in results] == [0, 1, 0]
     assert "complete, unchanged and in order" in results[0][1]

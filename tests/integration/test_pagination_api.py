@@ -234,7 +234,7 @@ async def test_a_cursor_of_another_secret_is_refused(
     client: httpx.AsyncClient, app: FastAPI, cursor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     genuine = app.state.resources.cursors
-    monkeypatch.setattr(genuine, "_key", CursorSigner("another secret")._key)
+    monkeypatch.setattr(genuine, "_keys", CursorSigner("another secret")._keys)
     assert await refused(client, cursor)
 
 

@@ -12,12 +12,12 @@ from deploy.local.options import Options
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-NAMESPACES = "http|postgres|redis|cache|rate_limit|circuit_breaker|deadlines|idempotency|audit|admission|api_key"
+NAMESPACES = "http|postgres|redis|cache|rate_limit|circuit_breaker|deadlines|idempotency|audit|admission|api_key|secret"
 METRIC = re.compile(rf"\b(?:{NAMESPACES})_[a-z_]+\b")
 METRIC_ENDINGS = ("_total", "_seconds", "_bytes", "_connections", "_in_use", "_open", "_eligible", "_commands")
 VARIABLE = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`")
 # Read by gunicorn's configuration, nginx' template or Prometheus' client.
-OTHER_VARIABLES = {"FORWARDED_ALLOW_IPS", "PROMETHEUS_MULTIPROC_DIR", "SERVER_NAMES", "STATE_DIR"}
+OTHER_VARIABLES = {"FORWARDED_ALLOW_IPS", "PROMETHEUS_MULTIPROC_DIR", "SERVER_NAMES", "STATE_DIR", "SECRETS_DIR"}
 OTHER_VARIABLES |= {"PAGERDUTY_KEY_FILE", "ALERT_EMAIL", "SMTP_SMARTHOST"}  # of Alertmanager
 # Written in capitals in the code of a page.
 CONSTANTS = {"PUBLIC_DOCUMENTS", "OWN_FIELDS", "FILL_1000_ROWS"}

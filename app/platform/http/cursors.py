@@ -8,7 +8,7 @@ import hmac
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from hashlib import sha256
@@ -52,8 +52,9 @@ class Position:
 class CursorSeal:
     """Makes and reads the cursors of one listing for one scope."""
 
-    key: bytes
+    key: bytes = field(repr=False)
     binding: bytes
+    accepted: tuple[bytes, ...] = field(default=(), repr=False)  # other keys, for cursors that were made with them
 
     @classmethod
     def bind(cls, key: bytes, *binding: Any) -> Self:
@@ -65,7 +66,7 @@ class CursorSeal:
         """Raises `TypeError` for a value of a type that can't be in a sort key, None included."""
         fields = [position.direction, *map(_encode_value, position.values)]
         payload = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
-        return urlsafe_b64encode(VERSION + self._mac(payload) + payload).rstrip(b"=").decode()
+        return urlsafe_b64encode(VERSION + self._mac(payload, self.key) + payload).rstrip(b"=").decode()
 
     def decode(self, cursor: str) -> Position:
         """Raises `InvalidCursor`."""
@@ -81,12 +82,14 @@ class CursorSeal:
         except ValueError as error:
             raise InvalidCursor("not base64") from error
         mac, payload = sealed[1 : 1 + MAC_BYTES], sealed[1 + MAC_BYTES :]
-        if sealed[:1] != VERSION or not hmac.compare_digest(mac, self._mac(payload)):
+        if sealed[:1] != VERSION or not any(
+            hmac.compare_digest(mac, self._mac(payload, key)) for key in (self.key, *self.accepted)
+        ):
             raise InvalidCursor("wrong signature")
         return payload
 
-    def _mac(self, payload: bytes) -> bytes:
-        return hmac.digest(self.key, VERSION + self.binding + payload, "sha256")[:MAC_BYTES]
+    def _mac(self, payload: bytes, key: bytes) -> bytes:
+        return hmac.digest(key, VERSION + self.binding + payload, "sha256")[:MAC_BYTES]
 
 
 def cursor_key(secret: str) -> bytes:

@@ -26,6 +26,7 @@ from app.platform.http.problems import BadRequest, InvalidRequest, Problem, prob
 from app.platform.postgres import WriteSession
 from app.platform.postgres.errors import LOCK_TIMEOUT, sqlstate
 from app.platform.security.caller import Caller
+from app.platform.security.secrets import Keyring
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
@@ -99,6 +100,7 @@ class Attempt:
     key: str
     owner: KeyOwner
     fingerprint: bytes
+    accepted: frozenset[bytes] = frozenset()  # the fingerprint under each secret that is accepted
     session: WriteSession | None = None
 
     def begin(self, _session: Any, _transaction: Any, connection: Connection) -> None:
@@ -112,7 +114,7 @@ class Attempt:
             raise KeyInUse() from error
         if kept is None:
             REQUESTS.labels("new").inc()
-        elif kept.fingerprint != self.fingerprint:
+        elif kept.fingerprint not in {self.fingerprint, *self.accepted}:
             REQUESTS.labels("mismatch").inc()
             raise KeyReused()
         else:
@@ -143,8 +145,8 @@ class Attempt:
 class Idempotency:
     """`secret` keys the fingerprints: a request may hold a password, which nobody should find out from its hash."""
 
-    def __init__(self, secret: str, *, enabled: bool = True) -> None:
-        self._secret = blake2b(secret.encode(), person=b"idempotency-key").digest()
+    def __init__(self, secret: str | Keyring, *, enabled: bool = True) -> None:
+        self._keys = Keyring.of(secret).derived(fingerprint_key)
         self._enabled = enabled
 
     async def attempt(self, request: Request) -> Attempt | None:
@@ -154,15 +156,21 @@ class Idempotency:
             return None
         if len(keys) > 1 or not VALID_KEY.fullmatch(keys[0]):
             raise BadRequest(f"{HEADER} has to be 1 to 255 visible ASCII characters, once.")
-        fingerprint = self._fingerprint(request, await read_body(request))
-        return Attempt(keys[0], owner_of(request, fingerprint), fingerprint)
+        body = await read_body(request)
+        fingerprint, *others = (fingerprint_of(request, body, key) for key in self._keys.all)
+        return Attempt(keys[0], owner_of(request, fingerprint), fingerprint, frozenset(others))
 
-    def _fingerprint(self, request: Request, body: bytes) -> bytes:
-        digest = blake2b(key=self._secret, digest_size=16)
-        for part in (request.method.encode(), request.scope["path"].encode(), request.scope["query_string"], body):
-            digest.update(len(part).to_bytes(8))
-            digest.update(part)
-        return digest.digest()
+
+def fingerprint_key(secret: str) -> bytes:
+    return blake2b(secret.encode(), person=b"idempotency-key").digest()
+
+
+def fingerprint_of(request: Request, body: bytes, key: bytes) -> bytes:
+    digest = blake2b(key=key, digest_size=16)
+    for part in (request.method.encode(), request.scope["path"].encode(), request.scope["query_string"], body):
+        digest.update(len(part).to_bytes(8))
+        digest.update(part)
+    return digest.digest()
 
 
 class IdempotentRoute(APIRoute):

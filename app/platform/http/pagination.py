@@ -6,7 +6,7 @@ A page starts at a row-wise comparison with the last row seen, on an index over 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -18,6 +18,7 @@ from starlette.datastructures import URL
 from app.platform.http.cursors import MAX_CURSOR, CursorSeal, InvalidCursor, Position, cursor_key
 from app.platform.http.fields import FieldParams
 from app.platform.http.problems import MAX_NAME, InvalidRequest
+from app.platform.security.secrets import Keyring
 
 MAX_LIMIT = 200
 MAX_PAGE = 200
@@ -183,8 +184,8 @@ class Window:
 class CursorSigner:
     """Opens windows on listings; their cursors are signed with the secret of the service."""
 
-    def __init__(self, secret: str) -> None:
-        self._key = cursor_key(secret)
+    def __init__(self, secret: str | Keyring) -> None:
+        self._keys = Keyring.of(secret).derived(cursor_key)
 
     def window(self, listing: Listing, params: ListParams, scope: Any) -> Window:
         """The window that the parameters ask for.
@@ -196,7 +197,8 @@ class CursorSigner:
         if params.cursor is not None and params.page is not None:
             raise InvalidRequest.at(("query", "page"), "can't be combined with cursor", "page_and_cursor")
         sort = params.sort or listing.default_sort
-        seal = CursorSeal.bind(self._key, listing.name, sort, scope, params.filters())
+        key, *accepted = self._keys.all
+        seal = replace(CursorSeal.bind(key, listing.name, sort, scope, params.filters()), accepted=tuple(accepted))
         return Window(
             sort=sort,
             order=order,

@@ -27,6 +27,7 @@ class Connector:
         self._open: WeakSet[Connection] = WeakSet()
         self._opening: set[asyncio.Timeout] = set()
         self._preferred: Address | None = None
+        self.credentials: dict[str, str] = {}  # in place of the URL's, since those were changed
 
     async def __call__(self, *, host: str | list[str], port: int | list[int] = 5432, **arguments: Any) -> Connection:
         """Tries each host for the connect timeout, the one that was the primary last time first."""
@@ -70,7 +71,7 @@ class Connector:
                     connection_class=Connection,
                     statement_cache_size=self._options.statement_cache_size,
                     server_settings=self._settings(),
-                    **dict(arguments) | ({"target_session_attrs": "primary"} if self._primary else {}),
+                    **dict(arguments) | self._overrides(),
                 )
             finally:
                 self._opening.discard(scope)
@@ -79,6 +80,9 @@ class Connector:
         connection.heed_warnings()
         self._open.add(connection)
         return connection
+
+    def _overrides(self) -> dict[str, str]:
+        return self.credentials | ({"target_session_attrs": "primary"} if self._primary else {})
 
     def _limits(self) -> TransactionLimits:
         options = self._options

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from sqlalchemy import make_url
+
 from app.platform.postgres.budget import Fleet, capacity, check_budget, primary_pools, replica_pools
 from app.platform.postgres.errors import READ_ONLY, DatabaseUnavailable, TransactionConflict, sqlstate, translated
 from app.platform.postgres.health import DatabaseHealth, database_health
@@ -16,6 +18,7 @@ from app.platform.postgres.options import DatabaseOptions
 from app.platform.postgres.primary import Primary
 from app.platform.postgres.replica import Replica
 from app.platform.postgres.routing import ReadRoute, Router
+from app.platform.postgres.server import Server
 from app.platform.postgres.sessions import Commit, Finishing, ReadSession, WriteSession
 from app.platform.telemetry.context import current
 
@@ -126,6 +129,17 @@ class Database:
             result = await work(session)
         return result
 
+    def use_credentials(self, url: str, replica_urls: Sequence[str]) -> None:
+        """User and password of these URLs, for new connections; what is open stays. The servers stay the same.
+
+        Raises ValueError where the number of replicas is another.
+        """
+        pairs = zip(self.replicas, replica_urls, strict=True)
+        renewed: list[tuple[Server, dict[str, str]]] = [(replica, credentials_of(own)) for replica, own in pairs]
+        renewed += [(server, credentials_of(url)) for server in (self.primary.writer, self.primary.reader)]
+        for server, credentials in renewed:
+            server.connector.credentials = credentials
+
     def health(self) -> DatabaseHealth:
         return database_health(self.primary, self.replicas)
 
@@ -158,3 +172,9 @@ class Database:
         self._shielded_tasks.add(task)
         task.add_done_callback(self._shielded_tasks.discard)
         await asyncio.shield(task)
+
+
+def credentials_of(url: str) -> dict[str, str]:
+    parsed = make_url(url)
+    found = {"user": parsed.username, "password": parsed.password}
+    return {name: str(value) for name, value in found.items() if value is not None}

@@ -1,6 +1,6 @@
 """What the room needs to know, as plain values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import make_url
 
@@ -13,8 +13,8 @@ class DatabaseOptions:
     say `?probe=`, a database at the same address to ask for positions: behind a pooler, one with a pool of its own.
     """
 
-    url: str
-    replica_urls: tuple[str, ...] = ()
+    url: str = field(repr=False)
+    replica_urls: tuple[str, ...] = field(default=(), repr=False)
     application_name: str = "headroom"
 
     pool_size: int = 10  # connections kept, per process and server

@@ -14,7 +14,7 @@ import binascii
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
@@ -36,7 +36,7 @@ class RefreshToken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RefreshTokens:
-    key: bytes
+    key: bytes = field(repr=False)
 
     @classmethod
     def keyed_by(cls, secret: str) -> "RefreshTokens":
