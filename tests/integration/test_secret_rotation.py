@@ -99,6 +99,11 @@ class Clients:
                 await self.round(one, other)
                 one, other = other, one
 
+    async def more_rounds(self, count: int = 8) -> None:
+        enough = self.rounds + count
+        while self.rounds < enough:  # noqa: ASYNC110 - several tasks take part
+            await asyncio.sleep(LOOK_SECONDS)
+
     def token(self) -> str:
         parts: Resources = self.apps[0].state.resources
         return parts.token_issuer.issue(
@@ -138,9 +143,9 @@ async def under_load(apps: list[FastAPI], people: People) -> AsyncIterator[Clien
             for _ in range(3):
                 await add_item(first)
         tasks = [group.create_task(clients.work()) for _ in range(4)]
-        await asyncio.sleep(0.3)
+        await clients.more_rounds()
         yield clients
-        await asyncio.sleep(0.3)
+        await clients.more_rounds()
         clients.enough.set()
         await asyncio.wait(tasks)
 
@@ -154,7 +159,6 @@ async def test_a_rotation_in_two_steps_fails_no_request(
         mounted.write(secret_keys_accepted=OLD)
         mounted.write(secret_key=NEW)
         await until_read(apps, NEW)
-    assert clients.rounds > 8
     assert clients.failed == []
 
 
