@@ -257,5 +257,7 @@ def database_options(settings: Settings) -> DatabaseOptions:
         connect_timeout_seconds=settings.database_connect_timeout_ms / 1_000,
         statement_timeout_seconds=settings.database_statement_timeout_ms / 1_000,
         lock_timeout_seconds=settings.database_lock_timeout_ms / 1_000,
+        max_lag_seconds=settings.database_max_lag_seconds,
+        consistency_wait_seconds=settings.database_consistency_wait_ms / 1_000,
         statement_cache_size=settings.database_statement_cache_size,
     )

@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     database_connect_timeout_ms: Milliseconds = 2_000
     database_statement_timeout_ms: Milliseconds = 5_000
     database_lock_timeout_ms: Milliseconds = 2_000
+    database_max_lag_seconds: Seconds = 10.0  # a replica further behind gets no reads
+    database_consistency_wait_ms: Milliseconds = 150  # for a replica to reach what a read requires, then the primary
     database_statement_cache_size: Count = 256  # prepared statements per connection; 0 behind a pooler
 
     # Redis

@@ -157,6 +157,26 @@ async def test_control_the_conflict_is_real(services: DataServices, database: Da
         await connection.close()
 
 
+async def test_a_read_that_queues_behind_replay_goes_elsewhere(services: DataServices) -> None:
+    """Replay waits for a long read to let go of a table, and everybody else for replay."""
+    first = services.environment["DATABASE_REPLICA_URLS"].split(",")[:1]
+    async with open_database(services, replica_urls=tuple(first)) as database:
+        await create_registers(database, "a")
+        async with server_setting(services.replica_dsns[0], "max_standby_streaming_delay", "30s"):
+            holder = await asyncpg.connect(services.replica_dsns[0])
+            async with holder.transaction():
+                await holder.fetch("SELECT * FROM registers")
+                await administer(services.primary_dsn, LOCK)
+                context = new_request()
+                async with asyncio.timeout(20), database.read() as session:
+                    assert context.served_by == "replica:replica-1"
+                    await until(lambda: database.replicas[0].lag_bytes > 0)
+                    assert await session.scalar(text("SELECT count(*) FROM registers")) == 1
+                assert context.served_by == "primary"
+                assert database.replicas[0].eligible
+            await holder.close()
+
+
 async def _slow_count(database: Database) -> int:
     async with database.read() as session:
         return int(await session.scalar(text(SLOW_COUNT)) or 0)

@@ -24,6 +24,7 @@ class Connector:
         self._options = options
         self._read_only = read_only
         self._primary = primary
+        self._lock_seconds = options.lock_seconds(on_replica=read_only and not primary)
         self._open: WeakSet[Connection] = WeakSet()
         self._opening: set[asyncio.Timeout] = set()
         self._preferred: Address | None = None
@@ -89,7 +90,7 @@ class Connector:
         return TransactionLimits(
             options.application_name,
             options.statement_timeout_seconds,
-            options.lock_timeout_seconds,
+            self._lock_seconds,
             options.idle_in_transaction_seconds,
             read_only=self._read_only,
             per_transaction=options.behind_pooler,
@@ -103,7 +104,7 @@ class Connector:
         return settings | {
             "default_transaction_read_only": "on" if self._read_only else "off",
             "statement_timeout": str(milliseconds(options.statement_timeout_seconds)),
-            "lock_timeout": str(milliseconds(options.lock_timeout_seconds)),
+            "lock_timeout": str(milliseconds(self._lock_seconds)),
             "idle_in_transaction_session_timeout": str(milliseconds(options.idle_in_transaction_seconds)),
             "jit": "off",
         }

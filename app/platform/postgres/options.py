@@ -26,6 +26,7 @@ class DatabaseOptions:
 
     statement_timeout_seconds: float = 5.0
     lock_timeout_seconds: float = 2.0
+    replica_lock_timeout_seconds: float = 0.25  # then the read goes elsewhere: replay of DDL may hold a lock for long
     idle_in_transaction_seconds: float = 30.0
     commit_timeout_seconds: float = 10.0  # COMMIT waits for a synchronous standby and is not cut short by a deadline
 
@@ -42,6 +43,9 @@ class DatabaseOptions:
             str(make_url(url).query.get("name", f"replica-{number}"))
             for number, url in enumerate(self.replica_urls, start=1)
         )
+
+    def lock_seconds(self, *, on_replica: bool) -> float:
+        return min(self.lock_timeout_seconds, self.replica_lock_timeout_seconds if on_replica else float("inf"))
 
     @property
     def behind_pooler(self) -> bool:

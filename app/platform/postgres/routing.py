@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from app.platform.postgres import metrics
-from app.platform.postgres.errors import CONFLICTS, is_unreachable, sqlstate
+from app.platform.postgres.errors import CONFLICTS, LOCK_TIMEOUT, is_unreachable, sqlstate
 from app.platform.postgres.monitor import Monitor
 from app.platform.postgres.options import DatabaseOptions
 from app.platform.postgres.positions import covers
@@ -14,6 +14,7 @@ from app.platform.postgres.server import Server
 from app.platform.resilience.deadlines import remaining
 from app.platform.telemetry.context import LastRead, current
 
+IN_THE_WAY = CONFLICTS | {LOCK_TIMEOUT}  # of a read on a replica: replay, and the locks that it takes
 CLOCK_SKEW_SECONDS = 0.005  # between the machines of the service's processes
 
 
@@ -107,10 +108,10 @@ class ReadRoute:
         self._enter(server)
 
     def divert(self, error: Exception) -> bool:
-        """Moves to another server if that may help. A conflict with recovery doesn't tell against the replica."""
+        """Moves to another server if that may help. That replay is in the way doesn't tell against the replica."""
         if is_unreachable(error):
             self._router.failed(self.server)
-        elif not (isinstance(self.server, Replica) and sqlstate(error) in CONFLICTS):
+        elif not (isinstance(self.server, Replica) and sqlstate(error) in IN_THE_WAY):
             return False
         other = None if self.pinned else self._router.other(self._required, self._tried, answered=self.answered)
         if other is None:
