@@ -22,7 +22,7 @@ from app.platform.postgres import Commit, Database, DatabaseOptions
 from app.platform.postgres.budget import Fleet
 from app.platform.postgres.errors import DatabaseError, DatabaseUnavailable
 from app.platform.postgres.tokens import ConsistencyTokens
-from app.platform.redis import RedisClient
+from app.platform.redis import RedisClient, redis_from_url
 from app.platform.resilience.breaker import CircuitBreaker
 from app.platform.security import revocation_log
 from app.platform.security.api_keys import REMEMBER_SECONDS, ApiKeys, FoundKey
@@ -238,10 +238,12 @@ def signing_keys(settings: Settings) -> SigningKeys:
 
 
 def redis_client(settings: Settings) -> RedisClient:
-    return RedisClient.from_url(
+    return redis_from_url(
         settings.redis_url.get_secret_value(),
         timeout_seconds=settings.redis_timeout_ms / 1_000,
-        breaker=CircuitBreaker(settings.redis_breaker_failures, settings.redis_breaker_open_seconds, name="redis"),
+        new_breaker=lambda name: CircuitBreaker(
+            settings.redis_breaker_failures, settings.redis_breaker_open_seconds, name=name
+        ),
     )
 
 

@@ -8,8 +8,8 @@ from prometheus_client import REGISTRY
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import ResponseError
 
-from app.platform import redis as module
-from app.platform.redis import RedisClient, RedisUnavailable, Script
+from app.platform.redis import RedisClient, RedisUnavailable, Script, link
+from app.platform.redis import client as module
 from tests.support.redis_server import (
     OPEN_SECONDS,
     TIMEOUT_SECONDS,
@@ -160,8 +160,8 @@ async def test_a_loop_that_was_late_itself_blames_nobody(
 ) -> None:
     """Control: without the grace, what could not be sent or read in time is given up."""
     if not grace:
-        monkeypatch.setattr(module, "GRACE", 0)
-        monkeypatch.setattr(module, "GRACE_TURNS", 0)
+        monkeypatch.setattr(link, "GRACE", 0)
+        monkeypatch.setattr(link, "GRACE_TURNS", 0)
     await client.ping()
     for _ in range(5):
         asked = asyncio.create_task(outcome(client, "PING"))

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
-from app.platform.redis import RedisClient, RedisUnavailable
+from app.platform.redis import RedisClient, RedisUnavailable, redis_from_url
 from app.platform.resilience.breaker import CircuitBreaker
 from deploy.local import redis
 from tests.support.stack import Service, free_ports
@@ -17,15 +17,16 @@ OPEN_SECONDS = 0.2
 
 class RedisServer(Service):
     url: str
+    port: int
 
 
 @contextmanager
-def redis_server(folder: Path) -> Iterator[RedisServer]:
-    [port] = free_ports(1)
-    command = ["redis-server", "--port", str(port), "--bind", redis.HOST, "--dir", str(folder), "--save", ""]
-    log = folder / "redis.log"
+def redis_server(folder: Path, *options: str, port: int = 0) -> Iterator[RedisServer]:
+    port = port or free_ports(1)[0]
+    command = ["redis-server", "--port", str(port), "--bind", redis.HOST, "--dir", str(folder), "--save", "", *options]
+    log = folder / f"redis-{port}.log"
     server = RedisServer("redis", command, lambda: redis.is_ready(port), log, as_service=False)
-    server.url = redis.url(port)
+    server.url, server.port = redis.url(port), port
     server.start()
     try:
         yield server
@@ -38,8 +39,9 @@ async def redis_client(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) ->
     """A client that gives up soon, and whose event loop may see no error that nobody handles."""
     unhandled: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
-    breaker = CircuitBreaker(3, OPEN_SECONDS, name="redis")
-    client = RedisClient.from_url(url, timeout_seconds=timeout_seconds, breaker=breaker)
+    client = redis_from_url(
+        url, timeout_seconds=timeout_seconds, new_breaker=lambda name: CircuitBreaker(3, OPEN_SECONDS, name=name)
+    )
     try:
         yield client
     finally:
@@ -60,9 +62,9 @@ async def is_up(client: RedisClient) -> bool:
     return True
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Within five seconds."""
-    for _ in range(250):
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 5.0) -> None:
+    """Within so many seconds."""
+    for _ in range(int(seconds * 50)):
         if await condition():
             return
         await asyncio.sleep(0.02)

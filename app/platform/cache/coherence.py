@@ -37,7 +37,7 @@ HEARTBEAT_SECONDS = 0.1
 DRIFT = 0.1  # of a lease
 SILENCE_SECONDS = 2.0  # without a message, not even the own heartbeat, the connection is given up
 RECONNECT_SECONDS = 0.25
-CHANNEL = "cache:invalidations"
+CHANNEL = "cache:{invalidations}"  # with a hash tag, which the channels of the acknowledgements share
 
 WAITS = Histogram(
     "cache_invalidation_wait_seconds",

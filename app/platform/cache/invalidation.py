@@ -25,8 +25,8 @@ MAX_OWED = 10_000
 INVALIDATIONS = Counter("cache_invalidated_tags_total", "Tags of committed writes, by what became of them", ["result"])
 
 # KEYS: tags of one scope. ARGV: new generation, WAL position, milliseconds to keep; channel and message for the memory
-# tiers, which hear of it when the old generation has ended. The position never goes back, since of two commits the
-# later one may come first.
+# tiers, which hear of it when the old generation has ended (an empty channel: not from here). The position never goes
+# back, since of two commits the later one may come first.
 INVALIDATE = Script("""
 for _, key in ipairs(KEYS) do
   local old = redis.call('GET', key)
@@ -34,7 +34,7 @@ for _, key in ipairs(KEYS) do
   if position < ARGV[2] then position = ARGV[2] end
   redis.call('SET', key, ARGV[1] .. ':' .. position, 'PX', ARGV[3])
 end
-redis.call('PUBLISH', ARGV[4], ARGV[5])
+if ARGV[4] ~= '' then redis.call('PUBLISH', ARGV[4], ARGV[5]) end
 """)
 
 # The tags' values, begun with ARGV[1] where there are none.
@@ -115,8 +115,13 @@ class Tags:
     async def _pay_scope(self, owed: dict[str, int]) -> None:
         keys = [redis_key("tag", tag) for tag in owed]
         with self._coherence.round(owed) as round:
-            values: list[Argument] = [new_generation(), sortable(max(owed.values())), KEEP_MS, CHANNEL, round.message]
+            # Between the nodes of a cluster messages lose their order, or get lost: there a second trip, to the node
+            # that all listen to, keeps it.
+            channel = "" if self._redis.is_cluster else CHANNEL
+            values: list[Argument] = [new_generation(), sortable(max(owed.values())), KEEP_MS, channel, round.message]
             await self._redis.run(INVALIDATE, keys, values)
+            if not channel:
+                await self._redis.execute("PUBLISH", CHANNEL, round.message)
             INVALIDATIONS.labels("done").inc(len(owed))
             for tag, position in owed.items():
                 if self._owed.get(tag) == position:
