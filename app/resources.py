@@ -24,8 +24,9 @@ from app.platform.postgres.errors import DatabaseError, DatabaseUnavailable
 from app.platform.postgres.tokens import ConsistencyTokens
 from app.platform.redis import RedisClient, redis_from_url
 from app.platform.resilience.breaker import CircuitBreaker
-from app.platform.security import revocation_log
+from app.platform.security import revocation_log, revocation_news
 from app.platform.security.api_keys import REMEMBER_SECONDS, ApiKeys, FoundKey
+from app.platform.security.key_folder import KeyFolder
 from app.platform.security.password_policy import SHIPPED, BreachedPasswords, PasswordPolicy
 from app.platform.security.passwords import PasswordHasher
 from app.platform.security.refresh_tokens import RefreshTokens
@@ -77,7 +78,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """Raises nothing when a server is away: the service starts, and serves what it can."""
     secret = settings.secret_key.get_secret_value()
     ring = keyring(settings)
-    keys = signing_keys(settings)
+    folder = key_folder(settings)
+    keys = signing_keys(settings) if folder is None else folder.keys
     redis = redis_client(settings)
     cache = ResponseCache(
         redis,
@@ -103,14 +105,17 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     async def hear(commit: Commit) -> None:
         if revocation_log.TAG in commit.tags:
             await revocations.refresh()
+            revocation_news.tell(redis)
 
     keys_of_audit = AuditKeys(lambda: ring.secrets)
     trail = AuditTrail(keys_of_audit, enabled=settings.audit_enabled)
     database = Database(
-        database_options(settings), on_commit=(invalidate, remember, hear), before_commit=(trail.write,)
+        database_options(settings), on_commit=(hear, invalidate, remember), before_commit=(trail.write,)
     )
     revocations = revocations_of(database, settings)
     await cache.start()
+    hearing = asyncio.create_task(revocation_news.listen(redis, revocations))
+    watching = asyncio.create_task(watch(folder))
     api_keys = api_keys_of(database, settings)
     noting_uses = asyncio.create_task(api_keys.run())
     checkpoints = asyncio.create_task(checkpoints_of(database, keys_of_audit, settings))
@@ -152,7 +157,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         )
     finally:
         await revocations.aclose()
-        for task in (checkpoints, noting_uses, rotating):
+        for task in (checkpoints, noting_uses, rotating, hearing, watching):
             task.cancel()
             await asyncio.wait([task])
         await database.aclose()
@@ -229,6 +234,16 @@ def audit_keys(settings: Settings) -> AuditKeys:
 
 def sealer(settings: Settings) -> Sealer:
     return Sealer([key.get_secret_value() for key in (settings.encryption_key, *settings.encryption_keys_previous)])
+
+
+def key_folder(settings: Settings) -> KeyFolder | None:
+    folder, seconds = settings.jwt_keys_folder, settings.jwt_key_activation_seconds
+    return None if folder is None else KeyFolder(folder, activation_seconds=seconds)
+
+
+async def watch(folder: KeyFolder | None) -> None:
+    if folder is not None:
+        await folder.watch()
 
 
 def signing_keys(settings: Settings) -> SigningKeys:

@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     encryption_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)  # of secrets that are kept, such as second factors
     encryption_keys_previous: Annotated[tuple[SecretStr, ...], NoDecode] = ()  # still good for what they have sealed
     jwt_private_key: SecretStr | None = None  # Ed25519, PEM; development derives one from SECRET_KEY
+    jwt_keys_folder: Path | None = None  # instead: of several such PEMs, which may change while the service runs
+    jwt_key_activation_seconds: Seconds = 60.0  # from when a new one is there until it signs
 
     # HTTP
     allowed_hosts: Strings = ("*",)
@@ -169,7 +171,7 @@ class Settings(BaseSettings):
             "ENCRYPTION_KEY is the development one, or shorter than 32 characters": encryption == DEVELOPMENT_SECRET
             or len(encryption) < 32,
             "MAIL_URL leads to a folder": self.mail_url.get_secret_value().startswith("file:"),
-            "JWT_PRIVATE_KEY is not set": self.jwt_private_key is None,
+            "JWT_PRIVATE_KEY is not set, nor JWT_KEYS_FOLDER": not (self.jwt_private_key or self.jwt_keys_folder),
             "DATABASE_URL has the development password": "headroom-development" in self.database_url.get_secret_value(),
             "ALLOWED_HOSTS allows any host": "*" in self.allowed_hosts,
             "CORS_ORIGINS allows any origin": "*" in self.cors_origins,

@@ -59,19 +59,22 @@ def _base64url(data: bytes) -> str:
 class SigningKeys:
     """The key that signs, and the public keys that verify, by key id (the RFC 7638 thumbprint)."""
 
-    def __init__(self, private_key: Ed25519PrivateKey) -> None:
-        self.private_key = private_key
-        jwk = _public_jwk(private_key.public_key())
-        self.key_id = _thumbprint(jwk)
-        self._public_keys = {self.key_id: private_key.public_key()}
+    def __init__(self, signing: Ed25519PrivateKey, *others: Ed25519PrivateKey) -> None:
+        self.removals = 0  # counted, so that what was verified by a key that is gone can be forgotten
+        self._public_keys: dict[str, Ed25519PublicKey] = {}
+        self.use(signing, *others)
+
+    def use(self, signing: Ed25519PrivateKey, *others: Ed25519PrivateKey) -> None:
+        """From now on: one signs, and all of these verify."""
+        public = [key.public_key() for key in (signing, *others)]
+        keys = {_thumbprint(_public_jwk(key)): key for key in public}
+        self.removals += bool(self._public_keys.keys() - keys.keys())
+        self.private_key, self.key_id, self._public_keys = signing, next(iter(keys)), keys
 
     @classmethod
     def from_pem(cls, pem: str) -> SigningKeys:
         """Raises ValueError when the PEM holds no Ed25519 private key."""
-        key = serialization.load_pem_private_key(pem.encode(), password=None)
-        if not isinstance(key, Ed25519PrivateKey):
-            raise ValueError("the signing key has to be an Ed25519 private key")
-        return cls(key)
+        return cls(private_key_of(pem))
 
     @classmethod
     def derived_from(cls, secret: str) -> SigningKeys:
@@ -90,6 +93,14 @@ class SigningKeys:
                 for key_id, key in self._public_keys.items()
             ]
         }
+
+
+def private_key_of(pem: str) -> Ed25519PrivateKey:
+    """Raises ValueError when the PEM holds no Ed25519 private key."""
+    key = serialization.load_pem_private_key(pem.encode(), password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError("the signing key has to be an Ed25519 private key")
+    return key
 
 
 def _public_jwk(key: Ed25519PublicKey) -> dict[str, str]:
@@ -152,9 +163,13 @@ class TokenVerifier:
         self._audience = audience
         self._remember = remember
         self._verified: OrderedDict[str, _Verified] = OrderedDict()
+        self._removals = keys.removals
 
     def verify(self, token: str) -> Caller:
         """Raises InvalidToken, whatever the token is made of."""
+        if self._removals != self._keys.removals:
+            self._removals = self._keys.removals
+            self._verified.clear()
         known = self._verified.get(token)
         if known is None:
             known = self._verify_anew(token)

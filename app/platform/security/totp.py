@@ -33,5 +33,5 @@ def matching_step(secret: str, code: str, now: float | None = None) -> int | Non
     present = int((time.time() if now is None else now) // STEP_SECONDS)
     generator = pyotp.TOTP(secret)
     steps = range(present - LEEWAY_STEPS, present + LEEWAY_STEPS + 1)
-    matching = [step for step in steps if compare_digest(generator.generate_otp(step), code)]
+    matching = [step for step in steps if compare_digest(generator.generate_otp(step).encode(), code.encode())]
     return max(matching, default=None)
