@@ -1,5 +1,6 @@
 """The hot path answers what the ordinary way would have, byte for byte, and nothing that it shouldn't."""
 
+import asyncio
 import io
 import random
 import re
@@ -18,7 +19,7 @@ from app.platform.security import revocation_log
 from app.platform.security.caller import Role
 from app.platform.security.revocation import RevocationsUnknown
 from app.platform.telemetry.metrics import REQUESTS
-from tests.support.api import People, Person, in_process, new_app, running
+from tests.support.api import People, Person, in_process, new_app, running, serving
 from tests.support.calls import EQUIPMENT, add_item, body_of, problem_of
 from tests.support.redis_server import eventually
 from tests.support.stack import DataServices
@@ -223,6 +224,52 @@ async def test_the_second_answer_of_a_fresh_question_equals_the_first(world: Wor
     assert {k: v for k, v in first.headers.items() if k not in own} == {
         k: v for k, v in hot.headers.items() if k not in own
     }
+
+
+# Over a socket: the server takes the answer in one piece
+
+
+async def raw(url: str, *requests: bytes) -> bytes:
+    """All that comes back on one connection, for requests that are sent at once."""
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"".join(requests))
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+
+
+def get(token: str, *lines: str) -> bytes:
+    head = (f"GET {LIST} HTTP/1.1", "Host: headroom", f"Authorization: Bearer {token}", *lines)
+    return "\r\n".join((*head, "", "")).encode()
+
+
+VARYING_LINES = re.compile(rb"(?<=\r\n)(age|x-request-id|date|ratelimit): [^\r]*")
+
+
+@pytest.mark.parametrize(
+    "lines", [(), ("If-None-Match: *",), ("X-Request-Id: own",)], ids=["full", "not modified", "id"]
+)
+async def test_what_goes_over_the_wire_is_equal(
+    services: DataServices, api_database: str, owner: Person, lines: tuple[str, ...]
+) -> None:
+    app = new_app(services, api_database)
+    ordinary, last = get(owner.token, *lines), get(owner.token, *lines, "Connection: close")
+    with serving(app) as url:
+        for _ in range(20):  # to be in memory, and to have left a pass
+            await raw(url, last)
+        parts, app.hot_path.parts = app.hot_path.parts, None
+        expected = await raw(url, ordinary, ordinary, last)
+        app.hot_path.parts = parts
+        app.hot_path._answers.flush()
+        before = hot_answers()
+        found = await raw(url, ordinary, ordinary, last)
+        app.hot_path._answers.flush()
+        assert hot_answers() - before == 3
+    assert expected.count(b"HTTP/1.1 ") == 3
+    assert expected.count(b"connection: close") == 1
+    assert VARYING_LINES.sub(rb"\1", found) == VARYING_LINES.sub(rb"\1", expected)
 
 
 # Nothing that it shouldn't

@@ -24,6 +24,7 @@ from app.features.identity.roles import SCOPES
 from app.main import create_app
 from app.platform.postgres.base import uuid7
 from app.platform.postgres.server import Server
+from app.platform.resilience.protocol import Protocol
 from app.platform.security.caller import Role
 from app.platform.security.tokens import TokenIssuer
 from app.platform.telemetry.context import request_context
@@ -226,8 +227,9 @@ async def over_socket(url: str, person: Person | None = None) -> AsyncIterator[h
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
-    """The URL of the application behind uvicorn and a real socket, in a thread with a loop of its own."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none"))
+    """The URL of the application behind our server and a real socket, in a thread with a loop of its own."""
+    config = uvicorn.Config(app, port=0, http=Protocol, log_config=None, access_log=False, ws="none")
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="uvicorn", daemon=True)
     thread.start()
     try:

@@ -8,7 +8,7 @@ request is logged and counted: only the layers in between are not asked what the
 A request that has anything unusual goes the ordinary way, and so does one whose pass holds no longer.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from time import monotonic, time
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +20,7 @@ from app.platform.cache import Kept, ResponseCache
 from app.platform.http.conditional import if_none_match, not_modified_headers
 from app.platform.limits import Account, Decision, RateLimiter
 from app.platform.resilience.drain import Drain
+from app.platform.resilience.protocol import FINISHED
 from app.platform.security.api_keys import PREFIX, ApiKeys
 from app.platform.security.caller import Caller
 from app.platform.security.revocation import Revocations
@@ -41,6 +42,8 @@ OFFER = "hot_path_offer"  # in the request's state
 CHARGED = "hot_path_charged"
 
 AGE, REQUEST_ID = b"age", b"x-request-id"
+
+NO_EXTENSIONS: dict[str, Any] = {}
 
 Headers = list[tuple[bytes, bytes]]
 Key = tuple[bytes | None, bytes | None, str, bytes]
@@ -64,6 +67,7 @@ class Form(NamedTuple):
     age_at: int
     request_id_at: int
     limits_at: int | None  # two of them
+    head: bytes | None  # the same as one piece, with a place for each value that differs
     body: bytes
     line: Line
     series: Series | None
@@ -136,16 +140,17 @@ class HotPath:
             else:
                 return False
         request_id = request_id_of(headers.get(b"x-request-id"))
-        age = (AGE, b"%d" % max(0, time() - kept.stored_at))
+        age = b"%d" % max(0, time() - kept.stored_at)
         condition = headers.get(b"if-none-match")
         form = found.full if condition is None else _form_for(condition, found)
-        told = form.headers.copy()
-        told[form.age_at] = age
-        told[form.request_id_at] = (REQUEST_ID, request_id.encode())
-        if form.limits_at is not None:
-            told[form.limits_at : form.limits_at + 2] = limits
-        await send({"type": "http.response.start", "status": form.status, "headers": told})
-        await send({"type": "http.response.body", "body": form.body})
+        if not finished(scope, form, age, request_id, limits):
+            told = form.headers.copy()
+            told[form.age_at] = (AGE, age)
+            told[form.request_id_at] = (REQUEST_ID, request_id.encode())
+            if form.limits_at is not None:
+                told[form.limits_at : form.limits_at + 2] = limits
+            await send({"type": "http.response.start", "status": form.status, "headers": told})
+            await send({"type": "http.response.body", "body": form.body})
         parts.cache.memory_hits.inc()
         self._answers.inc()
         self._tell(form, request_id, headers.get(b"traceparent"), scope, monotonic() - started)
@@ -172,22 +177,25 @@ class HotPath:
         state = scope.setdefault("state", {})
         await app(scope, receive, watched)
         offer: Offer | None = state.get(OFFER)
-        if offer is None or self.parts is None or start["status"] != 200 or size_of(key) > MAX_KEY_BYTES:
+        # A 404 that was kept goes the ordinary way each time: it names the request that it answers.
+        if offer is None or self.parts is None or start["status"] not in (200, 304) or size_of(key) > MAX_KEY_BYTES:
             return
-        if (made := self._pass(offer, start["headers"])) is not None:
+        if (made := self._pass(offer, start)) is not None:
             self.parts.cache.memory.attach(offer.kept, key, made)
 
-    def _pass(self, offer: Offer, headers: Headers) -> Pass | None:
+    def _pass(self, offer: Offer, start: Message) -> Pass | None:
         """From the headers as they went out; None if they are not laid out as `_serve` needs them."""
-        answer = offer.kept.answer
-        head, added = headers[: len(answer.headers)], headers[len(answer.headers) :]
-        if tuple(head) != answer.headers:
+        answer, headers = offer.kept.answer, start["headers"]
+        whole, part = list(answer.headers), not_modified_headers(answer.headers)
+        own = whole if start["status"] == answer.status else part
+        if headers[: len(own)] != own:
             return None
-        full = self._form(offer, 200, [*head, *added], answer.body)
-        not_modified = self._form(offer, 304, [*not_modified_headers(head), *added], b"")
+        added = headers[len(own) :]
+        full = self._form(offer, answer.status, [*whole, *added], answer.body)
+        not_modified = self._form(offer, 304, [*part, *added], b"")
         if full is None or not_modified is None:
             return None
-        etag = dict(head).get(b"etag")
+        etag = dict(whole).get(b"etag")
         return Pass(offer, None if etag is None else etag.decode("latin-1"), full, not_modified)
 
     def _form(self, offer: Offer, status: int, headers: Headers, body: bytes) -> Form | None:
@@ -204,7 +212,29 @@ class HotPath:
         series = self._metrics.series(context.method, status, context.route) if self._metrics is not None else None
         line = self._access_log.template(context, status)
         limit_at = limits_at[0] if limits_at else None
-        return Form(status, headers, age_at, request_id_at, limit_at, body, line, series, context.route)
+        head = template(headers, varying)
+        return Form(status, headers, age_at, request_id_at, limit_at, head, body, line, series, context.route)
+
+
+def template(headers: Headers, varying: list[bytes]) -> bytes | None:
+    """None where the varying ones come in another order."""
+    if [name for name, _ in headers if name in varying] != varying:
+        return None
+    lines = (
+        b"%s: %s\r\n" % (name.replace(b"%", b"%%"), b"%s" if name in varying else value.replace(b"%", b"%%"))
+        for name, value in headers
+    )
+    return b"".join(lines)
+
+
+def finished(scope: Scope, form: Form, age: bytes, request_id: str, limits: Headers) -> bool:
+    """Whether the server took the answer in one piece, as ours does."""
+    extension = scope.get("extensions", NO_EXTENSIONS).get(FINISHED)
+    if extension is None or form.head is None:
+        return False
+    answer: Callable[[int, bytes, bytes], bool] = extension["answer"]
+    values = (age, request_id.encode(), *[value for _, value in limits])
+    return answer(form.status, form.head % values, form.body)
 
 
 def size_of(key: Key) -> int:
