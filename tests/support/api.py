@@ -61,6 +61,7 @@ def api_settings(services: DataServices, database: str, **changes: Any) -> Setti
         "database_pool_timeout_ms": 20_000,
         "database_statement_timeout_ms": 30_000,
         "database_lock_timeout_ms": 30_000,
+        "admission_min_in_flight": 400,
     }
     return Settings(_env_file=None, **values | changes)
 
