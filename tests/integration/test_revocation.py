@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from uuid import UUID
 
 import httpx
@@ -9,10 +11,16 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 
+from app.main import create_app
 from app.platform.security import revocation_log
+from app.platform.security.revocation import Revocations
+from app.platform.security.revocation_log import RevocationLog
 from app.platform.security.tokens import TokenVerifier
-from tests.support.api import People, Person, in_process, new_app, running
+from app.resources import Resources, open_resources
+from app.settings import Settings
+from tests.support.api import People, Person, api_settings, caught_up, in_process, new_app, running
 from tests.support.calls import EQUIPMENT, body_of, problem_of
+from tests.support.database import server_setting
 from tests.support.stack import DataServices
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -86,6 +94,51 @@ async def test_a_revocation_that_is_rolled_back_is_none(app: FastAPI, client: ht
         await session.rollback()
     await app.state.resources.revocations.refresh()
     body_of(await client.get(EQUIPMENT))
+
+
+async def test_without_redis_it_is_refused_within_a_second_too(
+    app: FastAPI, services: DataServices, api_database: str, owner: Person
+) -> None:
+    alone = new_app(services, api_database, redis_url="redis://127.0.0.1:1/0")
+    async with running(alone) as late, in_process(late, owner) as client:
+        body_of(await client.get(EQUIPMENT))
+        await revoke(app, owner.user_id, least_epoch=1)
+        await asyncio.sleep(1)
+        problem_of(await client.get(EQUIPMENT), 401, "unauthorized")
+
+
+async def test_a_replica_five_seconds_behind_changes_nothing(
+    app: FastAPI, elsewhere: FastAPI, services: DataServices, owner: Person
+) -> None:
+    async with in_process(elsewhere, owner) as other:
+        for _ in range(2):
+            answer = await other.get(EQUIPMENT)
+        assert answer.headers["x-cache"] == "hit"
+        async with server_setting(services.replica_dsns[0], "recovery_min_apply_delay", "5s"):
+            await revoke(app, owner.user_id, least_epoch=1)
+            await asyncio.sleep(1)
+            problem_of(await other.get(EQUIPMENT), 401, "unauthorized")
+
+
+async def test_control_who_asks_the_replica_that_is_behind_lets_the_token_in(
+    app: FastAPI, services: DataServices, api_database: str, owner: Person
+) -> None:
+    @asynccontextmanager
+    async def asking_a_replica(settings: Settings) -> AsyncIterator[Resources]:
+        async with open_resources(settings) as parts:
+            revocations = Revocations(RevocationLog(parts.database.replicas[0], 900), (), keep_seconds=900)
+            await revocations.start()
+            yield replace(parts, revocations=revocations)
+            await revocations.aclose()
+
+    misled = create_app(api_settings(services, api_database), asking_a_replica)
+    async with running(misled) as other, in_process(other, owner) as client:
+        body_of(await client.get(EQUIPMENT))
+        async with server_setting(services.replica_dsns[0], "recovery_min_apply_delay", "5s"):
+            await revoke(app, owner.user_id, least_epoch=1)
+            await asyncio.sleep(1)
+            body_of(await client.get(EQUIPMENT))
+    await caught_up(services)
 
 
 async def test_control_switched_off_a_revoked_token_goes_on(
