@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.platform.limits import Limit, LimitRule, RateLimiter, parse_limits
+from app.platform.limits import Limit, LimitRule, RateLimiter, concurrency, parse_limits
+from app.platform.limits.concurrency import Places
 from app.platform.limits.gcra import LocalBuckets
 from app.platform.redis import RedisClient
 from tests.support.redis_server import RedisServer, redis_client, redis_server, until_back
@@ -156,6 +157,56 @@ async def test_switched_off_everything_passes(client: RedisClient) -> None:
     limiter = RateLimiter(client, local_share=0.5, enabled=False)
     assert await burst(limiter, "user:1", parse_limits("1/hour"), 20) == 20
     assert await client.execute("DBSIZE") == 0
+
+
+# How many at once
+
+
+async def at_once(limiter: RateLimiter, count: int, most: int) -> tuple[int, int]:
+    """How many of `count` requests at once had a place, and how many were under way at the same time."""
+    allowed = under_way = greatest = 0
+
+    async def request() -> None:
+        nonlocal allowed, under_way, greatest
+        async with limiter.places.place("user:1", "export", most) as entered:
+            allowed += entered
+            under_way += entered
+            greatest = max(greatest, under_way)
+            await asyncio.sleep(0.05)
+            under_way -= entered
+
+    await asyncio.gather(*(request() for _ in range(count)))
+    return allowed, greatest
+
+
+async def test_so_many_at_once_over_instances_and_again_when_those_are_done(
+    client: RedisClient, server: RedisServer
+) -> None:
+    limiter = RateLimiter(client, local_share=0.5)
+    async with redis_client(server.url) as other_client:
+        other = RateLimiter(other_client, local_share=0.5)
+        for _ in range(2):
+            found = await asyncio.gather(at_once(limiter, 20, 4), at_once(other, 20, 4))
+            assert sum(allowed for allowed, _ in found) == 4
+            await client.ping()
+    assert await client.execute("ZCARD", "limit:{user:1}:export:places") == 0
+
+
+async def test_a_place_of_a_process_that_died_lapses(client: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    limiter = RateLimiter(client, local_share=0.5)
+    monkeypatch.setattr(concurrency, "PLACE_SECONDS", 0.2)
+    monkeypatch.setattr(Places, "_leave", lambda *_: None)
+    assert await at_once(limiter, 5, 4) == (4, 4)
+    assert await at_once(limiter, 5, 4) == (0, 0)
+    await asyncio.sleep(0.25)
+    assert await at_once(limiter, 5, 4) == (4, 4)
+
+
+async def test_without_redis_each_process_gives_its_share_of_the_places(client: RedisClient) -> None:
+    limiter = RateLimiter(client, local_share=0.5)
+    await client.aclose()
+    assert await at_once(limiter, 20, 4) == (2, 2)
+    assert await at_once(limiter, 20, 1) == (1, 1)
 
 
 # The guarantee, over processes. Each tells when it asked and when it was answered; what was decided lies in between.

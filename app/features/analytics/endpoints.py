@@ -22,6 +22,7 @@ FIGURES = TypeAdapter(EquipmentFigures)
 
 @router.get("/equipment", response_model=EquipmentFigures, responses=problem_responses())
 @limiter.limit("10/second;300/minute")
+@limiter.concurrent(4)
 @criticality(Criticality.SHEDDABLE)
 @cached(ttl_seconds=30, tags=("equipment", "checkouts"))
 async def equipment_figures(request: Request, caller: Reader, session: ReadSession) -> Response:

@@ -4,14 +4,14 @@ A cached answer leaves from here, before FastAPI resolves a dependency or a pool
 bytes that the slow path sent, so that both give the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 from uuid import UUID
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.platform.cache import PUBLIC, CacheRule, Miss, ResponseCache, answer_key, cache_rule_of, tag
+from app.platform.cache import PUBLIC, CacheRule, Hit, Miss, ResponseCache, answer_key, cache_rule_of, tag
 from app.platform.http.admission import account_of, admit, bearer_token, identify
 from app.platform.http.consistency import HEADER as CONSISTENCY_HEADER
 from app.platform.http.consistency import Consistency
@@ -20,7 +20,7 @@ from app.platform.http.problems import TooManyRequests, send_problem
 from app.platform.http.recording import header, record, send_answer
 from app.platform.http.routes import RoutePolicy, RouteTable
 from app.platform.http.surrogate_keys import SurrogateKeys
-from app.platform.limits import LimitRule, RateLimiter, limits_of
+from app.platform.limits import ConcurrencyRule, LimitRule, RateLimiter, concurrency_of, limits_of
 from app.platform.security.api_keys import ApiKeys
 from app.platform.security.caller import Caller
 from app.platform.security.revocation import Revocations
@@ -88,20 +88,25 @@ class Gateway:
         context.wal_required = max(context.wal_required, required.wal_position)
         context.last_read = required.last_read
         send = with_consistency(send, parts.consistency)
-        if question is None or rule is None:
-            await self.app(scope, receive, send)
+        work: Callable[[], Awaitable[None]] = partial(self.app, scope, receive, send)
+        if question is not None and rule is not None and known is not None:
+            self.surrogate_keys.add(question.tags)
+            found = await parts.cache.lookup(question)
+            if isinstance(found, Hit):
+                if found.is_due:
+                    parts.cache.refresh(question, rule, partial(record, self.app, alone(scope), no_body))
+                elif found.kept is not None:
+                    scope["state"][OFFER] = Offer(found.kept, account, known, bearer_token(scope) or "", context)
+                context.served_by, context.cache = f"cache:{found.tier}", "stale" if found.is_stale else "hit"
+                await send_answer(send, found.answer, scope, age_seconds=found.age_seconds)
+                return
+            work = partial(self._fill, scope, receive, send, parts.cache, rule, found)
+        at_once = concurrency_of(policy.endpoint) if policy is not None else None
+        if account is None or at_once is None:
+            await work()
             return
-        self.surrogate_keys.add(question.tags)
-        found = await parts.cache.lookup(question)
-        if isinstance(found, Miss):
-            await self._fill(scope, receive, send, parts.cache, rule, found)
-            return
-        if found.is_due:
-            parts.cache.refresh(question, rule, partial(record, self.app, alone(scope), no_body))
-        elif found.kept is not None and known is not None:
-            scope["state"][OFFER] = Offer(found.kept, account, known, bearer_token(scope) or "", context)
-        context.served_by, context.cache = f"cache:{found.tier}", "stale" if found.is_stale else "hit"
-        await send_answer(send, found.answer, scope, age_seconds=found.age_seconds)
+        async with parts.rate_limiter.places.place(account.identity, at_once.name, at_once.most) as entered:
+            await (work() if entered else send_problem(send, too_many_at_once(at_once), scope["path"]))
 
     def _limit_of(self, policy: RoutePolicy | None) -> LimitRule:
         declared = limits_of(policy.endpoint) if policy is not None else None
@@ -116,6 +121,11 @@ class Gateway:
         context.wal_required = max(context.wal_required, missed.wal_required)
         answer = await cache.fill(missed, rule, partial(record, self.app, scope, receive))
         await send_answer(send, answer, scope)
+
+
+def too_many_at_once(rule: ConcurrencyRule) -> TooManyRequests:
+    detail = f"At most {rule.most} of these requests can be under way at once."
+    return TooManyRequests(detail, headers={"Retry-After": "1"})
 
 
 def alone(scope: Scope) -> Scope:

@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from prometheus_client import Counter
 from redis.exceptions import RedisError
 
+from app.platform.limits.concurrency import Places
 from app.platform.limits.decision import Decision
 from app.platform.limits.gcra import CHARGE, Charge, LocalBuckets
 from app.platform.limits.leases import Account
@@ -31,6 +32,7 @@ class RateLimiter:
     def __init__(self, redis: RedisClient, *, scale: float = 1.0, local_share: float, enabled: bool = True) -> None:
         self.enabled = enabled
         self._redis = redis
+        self.places = Places(redis, local_share=local_share)
         self._buckets = LocalBuckets()
         self._accounts: OrderedDict[tuple[str, LimitRule], Account] = OrderedDict()
         self._renewals: set[asyncio.Task[None]] = set()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import slowapi
 from limits import parse_many
@@ -16,6 +16,7 @@ MAX_LIMITS = 4
 # RFC 9651 lets a string hold more; a name also becomes a key in Redis and a metric's label.
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 ATTRIBUTE = "__limit_rule__"
+CONCURRENCY_ATTRIBUTE = "__concurrency_limit__"
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -98,6 +99,17 @@ def limits_of(endpoint: Callable[..., Any]) -> LimitRule | None:
     return rule
 
 
+class ConcurrencyRule(NamedTuple):
+    name: str
+    most: int
+
+
+def concurrency_of(endpoint: Callable[..., Any]) -> ConcurrencyRule | None:
+    """The rule that `limiter.concurrent` declared."""
+    rule: ConcurrencyRule | None = getattr(endpoint, CONCURRENCY_ATTRIBUTE, None)
+    return rule
+
+
 class Limiter(slowapi.Limiter):
     """slowapi's decorator without its engine, which is synchronous: it would stop the event loop while Redis is away.
 
@@ -122,6 +134,17 @@ class Limiter(slowapi.Limiter):
             if stacked := limits_of(endpoint):
                 rule = replace(rule, limits=stacked.limits + rule.limits)
             setattr(endpoint, ATTRIBUTE, rule)
+            return endpoint
+
+        return declare
+
+    def concurrent(self, most: int, *, name: str | None = None) -> Callable[[Endpoint], Endpoint]:
+        """Limit how many of each caller's requests are under way at once; cached answers are none of them."""
+        if most < 1:
+            raise ValueError(f"{most} at once is none")
+
+        def declare(endpoint: Endpoint) -> Endpoint:
+            setattr(endpoint, CONCURRENCY_ATTRIBUTE, ConcurrencyRule(name or endpoint.__name__, most))
             return endpoint
 
         return declare
