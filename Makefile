@@ -8,7 +8,7 @@ DEV_PORT ?= 8200
 ROWS ?= 1000000
 FAULTS ?= full
 
-.PHONY: help install up down status restart failover logs dev test faults bench explain lint fmt typecheck audit-verify migrate migration seed psql slow redis-cli clean
+.PHONY: help install up down status restart failover logs dev test faults bench explain lint fmt typecheck audit-verify audit-deps migrate migration seed psql slow redis-cli clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ explain: ## The plan of every query on this stack's data (ARGS="--analyze --brie
 
 audit-verify: ## Is the audit log complete, unchanged and in order (ANCHOR=NUMBER:SIGNATURE from the log)
 	@$(LOCAL) run python -m app.audit_verify $(if $(ANCHOR),--anchor $(ANCHOR))
+
+audit-deps: install ## Known vulnerabilities in what is locked (AUDIT_REQUIRED=1 where that has to be known)
+	@$(BIN)/python -m deploy.audit_dependencies
 
 lint: install ## Style and import contracts
 	@$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from prometheus_client import Counter
 
 from app.features.identity.repository import IdentityRepository, Row
 from app.features.identity.session_repository import SessionRepository
+from app.platform.audit import Actor, record
 from app.platform.errors import NotFound, Unauthenticated
 from app.platform.postgres import ReadSession, WriteSession
 from app.platform.postgres.base import uuid7
@@ -81,6 +82,7 @@ class Sessions:
         )
         if surplus := await repository.oldest_beyond(*owner, self.policy.most):
             await _end(session, *owner, "too many", surplus)
+        record(session, Actor(*owner), "session.opened", token.session_id)
         SESSIONS.labels("opened").inc()
         return token
 
@@ -155,5 +157,6 @@ async def _end(
     ended = await SessionRepository(session).end(organization_id, user_id, because, only)
     for session_id in ended:
         await revoke(session, session_id)
+        record(session, Actor(organization_id, user_id), "session.ended", session_id, because=because)
     SESSIONS.labels("ended").inc(len(ended))
     return ended
