@@ -109,9 +109,12 @@ class Lines(logging.Handler):
 @pytest.fixture
 def lines() -> Iterator[Lines]:
     logger, lines = logging.getLogger("app.platform.security.secrets"), Lines()
+    level = logger.level
     logger.addHandler(lines)
+    logger.setLevel(logging.DEBUG)
     yield lines
     logger.removeHandler(lines)
+    logger.setLevel(level)
 
 
 async def test_what_cant_be_used_is_left_alone_and_not_told(tmp_path: Path, lines: Lines) -> None:
