@@ -10,7 +10,7 @@ missing_packages() {
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null || echo postgresql
     command -v redis-server >/dev/null || echo redis-server
     command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || echo nginx
-    [ "${POOLER:-}" != pgbouncer ] || command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || echo pgbouncer
+    [ -z "${POOLER:-}${TESTS:-}" ] || command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || echo pgbouncer
     [ -z "${OBSERVE:-}${TESTS:-}" ] || observers
     [ -z "${TESTS:-}" ] || command -v chromium chromium-browser google-chrome >/dev/null || echo chromium
     [ -x .venv/bin/python ] || "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
@@ -37,7 +37,6 @@ install_python_packages() {
     cmp -s "$lock" "$stamp" && return
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $python is older than 3.11: set PYTHON" >&2; exit 1; }
     echo "installing the Python packages of $lock"
-    [ -z "${TESTS:-}" ] || command -v chromium chromium-browser google-chrome >/dev/null || echo chromium
     [ -x .venv/bin/python ] || "$python" -m venv .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
     cp "$lock" "$stamp"
