@@ -174,14 +174,14 @@ async def test_a_thousand_connections_are_all_answered_in_turn(few_services: Dat
         statuses: Counter[int] = Counter()
 
         async def insist(load: OpenLoop) -> None:
-            while (status := await load.ask(question)) != 200:
+            while (status := (await load.ask(question)).status) != 200:
                 statuses[status] += 1
                 await asyncio.sleep(random.uniform(1, 3))
 
         async with OpenLoop(service.port, patience_seconds=10) as load, asyncio.timeout(60):
             clients = asyncio.gather(*(insist(load) for _ in range(CONNECTIONS)))
             while not clients.done():
-                assert await load.ask(ready) == 200
+                assert (await load.ask(ready)).status == 200
                 assert metric(service.port, "admission_waiting") <= WAITING
                 await asyncio.sleep(0.2)
             await clients

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Self
+from typing import NamedTuple, Self
 
 HEAD_END = b"\r\n\r\n"
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 MAX_CONNECTIONS = 4_000
-UNANSWERED = 0  # in place of a status
+HIT = b"\r\nx-cache: hit\r\n"
 
 numbers = count()
 
@@ -40,12 +40,21 @@ class Question:
         return f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode()
 
 
+class Answer(NamedTuple):
+    status: int
+    is_hit: bool = False
+
+
+UNANSWERED = Answer(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     kind: str
     due: float  # when it came, in seconds since the load began
     status: int
     seconds: float  # of the last try
+    is_hit: bool = False
 
 
 class _Connection(asyncio.Protocol):
@@ -53,14 +62,14 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport
-        self._answer: asyncio.Future[int] | None = None
+        self._answer: asyncio.Future[Answer] | None = None
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
-    def ask(self, question: bytes) -> asyncio.Future[int]:
+    def ask(self, question: bytes) -> asyncio.Future[Answer]:
         self._received = b""
         self._answer = asyncio.get_running_loop().create_future()
         self.transport.write(question)
@@ -72,7 +81,7 @@ class _Connection(asyncio.Protocol):
         if end and self._answer is not None and not self._answer.done():
             length = LENGTH.search(head)
             if len(body) >= (int(length[1]) if length else 0):
-                self._answer.set_result(int(head[9:12]))
+                self._answer.set_result(Answer(int(head[9:12]), HIT in head + b"\r\n"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None and not self._answer.done():
@@ -135,21 +144,21 @@ class OpenLoop:
     async def _pursue(self, question: Question, due: float) -> None:
         for _ in range(self.tries):
             started = time.monotonic()
-            status = await self.ask(question)
+            answer = await self.ask(question)
             seconds = time.monotonic() - started
-            if status != UNANSWERED:
+            if answer is not UNANSWERED:
                 break
-        self.outcomes.append(Outcome(question.kind, due, status, seconds))
+        self.outcomes.append(Outcome(question.kind, due, answer.status, seconds, answer.is_hit))
 
-    async def ask(self, question: Question) -> int:
-        """The status of the answer; `UNANSWERED` when there was none in time."""
+    async def ask(self, question: Question) -> Answer:
+        """`UNANSWERED` when there was none in time."""
         connection: _Connection | None = None
         with suppress(TimeoutError, OSError):
             async with asyncio.timeout(self.patience_seconds):
                 connection = await self._connection()
-                status = await connection.ask(question.packed())
+                answer = await connection.ask(question.packed())
                 self._idle.append(connection)
-                return status
+                return answer
         if connection is not None:
             connection.transport.abort()
             self._open -= 1
