@@ -12,11 +12,12 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.support.api import Person
 from tests.support.database import server_setting
 from tests.support.mixed_load import mixed_load, new_item, people_of, primary_dsn, replica_dsns, through_nginx
 from tests.support.native import NativeStack, native_stack
 from tests.support.pagers import Letterbox, Pager, mail, pager
-from tests.support.stack import process_tree, send
+from tests.support.stack import process_tree, send, temporary_folder
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -25,6 +26,7 @@ FIRES_SECONDS = 120
 CONNECTIONS = 168  # with those of the instances over 80% of 200, and not all
 WRITERS = 60  # more than the pools of both instances have connections
 CALLERS = 12
+PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,14 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    folder = tmp_path_factory.mktemp("pager")
-    key = folder / "key"
-    key.write_text("0123456789abcdef0123456789abcdef")
-    for path in (key, *list(key.parents)[:3]):  # Alertmanager runs as another user
-        path.chmod(0o755)
+def watched() -> Iterator[Watched]:
     port = free_port()
-    with pager() as pages, mail(port) as letters:
+    with temporary_folder() as folder, pager() as pages, mail(port) as letters:
+        key = folder / "key"
+        key.write_text("0123456789abcdef0123456789abcdef")
         tells = {"PAGERDUTY_URL": pages.url, "PAGERDUTY_KEY_FILE": str(key), "SMTP_REQUIRE_TLS": "false"}
         tells |= {"ALERT_EMAIL": "operators@example.com", "SMTP_SMARTHOST": f"127.0.0.1:{port}"}
-        limits = {"RATE_LIMIT_SCALE": "1000", "RATE_LIMIT_DEFAULT": "1/hour"}
+        limits = {"RATE_LIMIT_SCALE": "1000", "RATE_LIMIT_DEFAULT": "1/hour", "DATABASE_POOL_TIMEOUT_MS": "500"}
         with native_stack(OBSERVE="1", OBSERVE_TIME_SCALE="0.02", WEB_CONCURRENCY="1", **tells, **limits) as stack:
             yield Watched(stack, pages, letters, stack.status()["urls"]["prometheus"])
 
@@ -111,15 +110,16 @@ async def stuttering(stack: NativeStack, name: str) -> AsyncIterator[None]:
 async def locked_table(stack: NativeStack) -> AsyncIterator[None]:
     """Every write waits for a lock that nobody gives back."""
     connection = await asyncpg.connect(primary_dsn(stack))
-    person = await people_of(stack).join()
+    people = [await people_of(stack).join() for _ in range(WRITERS)]  # of whom none comes to a limit
 
-    async def write(client: httpx.AsyncClient) -> None:
+    async def write(client: httpx.AsyncClient, person: Person) -> None:
         while True:
             with suppress(httpx.HTTPError):
                 await client.post("/api/v1/equipment", json=new_item(), headers=person.headers)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async with through_nginx(stack) as client, asyncio.TaskGroup() as group:
-        tasks = [group.create_task(write(client)) for _ in range(WRITERS)]
+        tasks = [group.create_task(write(client, person)) for person in people]
         try:
             async with connection.transaction():
                 await connection.execute("LOCK TABLE equipment IN SHARE ROW EXCLUSIVE MODE")
@@ -191,6 +191,7 @@ FAULTS = {
         "ErrorBudgetBurns",
         "PoolSaturated",
         "PoolTimeouts",
+        "Overloaded",
     ): locked_table,
     ("RequestsLimited",): over_the_limit,
     ("CredentialsRefused",): bad_credentials,
