@@ -20,6 +20,7 @@ from app.platform.postgres.replica import Replica
 from app.platform.postgres.routing import ReadRoute, Router
 from app.platform.postgres.server import Server
 from app.platform.postgres.sessions import Commit, Finishing, ReadSession, WriteSession
+from app.platform.resilience.retries import RetryBudget
 from app.platform.telemetry.context import current
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class Database:
         self._options = options
         self._before_commit = tuple(before_commit)
         self._hooks = tuple(on_commit)
+        self._retries = RetryBudget("transaction")
         self._shielded_tasks: set[asyncio.Task[None]] = set()
         self.primary = Primary(options)
         self.replicas = [
@@ -115,12 +117,16 @@ class Database:
     async def transact(self, work: Callable[[WriteSession], Awaitable[T]], *, attempts: int = 3) -> T:
         """Runs `work` in a transaction, and all of it again after a serialization failure or a deadlock.
 
-        For work that has no effects but those of its transaction. Raises `TransactionConflict` after the last attempt.
+        For work that has no effects but those of its transaction. Raises `TransactionConflict` after the last attempt,
+        or when too many conflict for all of them to be tried again.
         """
+        self._retries.attempted()
         for attempt in range(1, attempts):
             try:
                 return await self._once(work)
             except TransactionConflict:
+                if not self._retries.allow():
+                    raise
                 await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_SECONDS * 2**attempt))
         return await self._once(work)
 
