@@ -144,7 +144,8 @@ async def old_code(people: People, load: Load) -> AsyncIterator[None]:
 @asynccontextmanager
 async def new_code(people: People, load: Load) -> AsyncIterator[None]:
     # Tables of a later revision are left out of it.
-    app = new_app(people.services, DATABASE, cache_enabled=False, revocation_enabled=False, log_level="error")
+    later = {"revocation_enabled": False, "audit_enabled": False}
+    app = new_app(people.services, DATABASE, cache_enabled=False, log_level="error", **later)
     async with running(app), in_process(app) as client:
 
         def requests(person: Person, item: UUID) -> Iterator[Request]:

@@ -96,6 +96,18 @@ def test_a_port_in_use_is_named_with_its_variable(small: NativeStack) -> None:
     assert "HTTP_PORT" in done.stderr
 
 
+def test_the_worker_sends_mail(small: NativeStack) -> None:
+    person = {
+        "email": "ann@example.com",
+        "password": "correct horse battery",
+        "full_name": "Ann",
+        "organization": "Acme",
+    }
+    assert httpx.post(f"{small.http}/api/v1/auth/register", json=person).status_code == 201
+    folder = small.folder / "state" / "mail"
+    eventually(lambda: any("To: ann@example.com" in mail.read_text() for mail in folder.glob("*.eml")))
+
+
 @pytest.mark.parametrize("name", ["api-1", "worker", "nginx", "redis", "postgres-replica-1", "postgres-primary"])
 def test_a_program_that_is_killed_comes_back(small: NativeStack, name: str) -> None:
     before = small.pid(name)
