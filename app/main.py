@@ -19,6 +19,7 @@ from app.features.identity import password_endpoints as passwords
 from app.features.identity import second_factor_endpoints as second_factors
 from app.features.identity import session_endpoints as sessions
 from app.features.organizations import endpoints as organizations
+from app.features.organizations import invitation_endpoints as invitations
 from app.operations import operations_router
 from app.platform.http.batch import batch_router
 from app.platform.http.bounds import RequestBoundsMiddleware
@@ -168,6 +169,7 @@ def api_router(settings: Settings) -> APIRouter:
     router.include_router(audit.router)
     router.include_router(api_keys.router)
     router.include_router(organizations.router)
+    router.include_router(invitations.router)
     router.include_router(
         batch_router(
             lambda request: request.app.state.gateway,

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.features.identity.housekeeping import forget_the_past
 from app.features.identity.mails import IdentityMails
+from app.features.organizations.invitation_service import InvitationMails
 from app.platform.mail.ports import postman_of
 from app.platform.mail.sender import MailSender
 from app.platform.postgres import Database
@@ -46,7 +47,8 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
 
 
 def mail_sender(settings: Settings, database: Database) -> MailSender:
-    writers = IdentityMails(database, settings.public_url.rstrip("/")).writers()
+    public_url = settings.public_url.rstrip("/")
+    writers = IdentityMails(database, public_url).writers() | InvitationMails(database, public_url).writers()
     return MailSender(database, postman_of(settings.mail_url.get_secret_value()), settings.mail_sender, writers)
 
 

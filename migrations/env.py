@@ -15,6 +15,7 @@ import app.features.api_keys.models
 import app.features.checkouts.models
 import app.features.equipment.models
 import app.features.identity.models
+import app.features.organizations.models
 import app.platform.audit.tables
 import app.platform.http.kept_answers
 import app.platform.mail.outbox

@@ -57,6 +57,10 @@ RULES: dict[Operation, Role | None] = {
     ("post", "/api-keys"): Role.MEMBER,
     ("post", "/api-keys/{api_key_id}/rotate"): Role.MEMBER,
     ("delete", "/api-keys/{api_key_id}"): Role.MEMBER,
+    ("get", "/invitations"): Role.ADMIN,
+    ("post", "/invitations"): Role.ADMIN,
+    ("post", "/invitations/accept"): EVERYBODY,  # who has a token from a mail
+    ("delete", "/invitations/{invitation_id}"): Role.ADMIN,
     ("get", "/members"): Role.VIEWER,
     ("patch", "/members/{user_id}"): Role.ADMIN,
     ("post", "/batch"): EVERYBODY,  # its parts are asked one by one
@@ -91,7 +95,10 @@ guarded = pytest.mark.parametrize("operation", GUARDED, ids=" ".join)
 async def ask(client: httpx.AsyncClient, operation: Operation) -> httpx.Response:
     """With ids that nothing has."""
     method, path = operation
-    ids = {name: str(uuid4()) for name in ("equipment_id", "checkout_id", "api_key_id", "user_id", "session_id")}
+    ids = {
+        name: str(uuid4())
+        for name in ("equipment_id", "checkout_id", "api_key_id", "user_id", "session_id", "invitation_id")
+    }
     url = API + path.format_map(ids)
     return await client.request(method, url, json=BODIES.get(operation), headers={"If-Match": "*"})
 

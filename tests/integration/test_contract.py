@@ -24,7 +24,10 @@ OPERATIONS = [
     if "operationId" in operation
 ]
 ANYBODY = ("register", "login", "token", "refresh", "verify-email", "verify-email/request", "password-reset")
-WITHOUT_TOKEN = {f"{API}/auth/{path}" for path in (*ANYBODY, "password-reset/confirm")} | {f"{API}/batch"}
+WITHOUT_TOKEN = {f"{API}/auth/{path}" for path in (*ANYBODY, "password-reset/confirm")} | {
+    f"{API}/batch",
+    f"{API}/invitations/accept",
+}
 every_operation = pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS)
 
 
@@ -89,6 +92,10 @@ def test_every_feature_is_told() -> None:
         ("POST", "/api-keys/{api_key_id}/rotate"),
         ("DELETE", "/api-keys/{api_key_id}"),
         ("GET", "/members"),
+        ("GET", "/invitations"),
+        ("POST", "/invitations"),
+        ("POST", "/invitations/accept"),
+        ("DELETE", "/invitations/{invitation_id}"),
         ("PATCH", "/members/{user_id}"),
         ("POST", "/batch"),
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -59,6 +60,7 @@ async def test_what_is_anothers_is_not_found(
         "user_id": colleague.user_id,
         "api_key_id": await add_key(client),
         "session_id": session_id,
+        "invitation_id": await add_invitation(client),
     }
     before = await state(client)
     for equipment_id in (taken["equipment_id"], free["id"]):
@@ -78,6 +80,11 @@ async def colleague(people: People, owner: Person) -> Person:
 
 async def add_key(client: httpx.AsyncClient) -> str:
     answer = await client.post(f"{API}/api-keys", json={"name": "tenants", "scopes": ["equipment:read"]})
+    return str(body_of(answer, 201)["id"])
+
+
+async def add_invitation(client: httpx.AsyncClient) -> str:
+    answer = await client.post(f"{API}/invitations", json={"email": f"{uuid4().hex}@example.com"})
     return str(body_of(answer, 201)["id"])
 
 
@@ -137,6 +144,7 @@ async def test_every_statement_names_the_organization(
         "user_id": colleague.user_id,
         "api_key_id": await add_key(client),
         "session_id": session_id,
+        "invitation_id": await add_invitation(client),
     }
     with recorded_sql() as statements:
         for method, path in WITH_IDS:

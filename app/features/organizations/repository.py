@@ -45,6 +45,10 @@ class MemberRepository:
         own = select(Organization.id).where(Organization.id == self.organization_id)
         await self.session.execute(own.with_for_update(key_share=True))
 
+    async def organization_name(self) -> str:
+        statement = select(Organization.name).where(Organization.id == self.organization_id)
+        return str(await self.session.scalar(statement))
+
     async def get(self, user_id: UUID, fields: Sequence[str] = OWN_FIELDS) -> Row | None:
         return await self._one(select(*columns(fields)).where(self._own, User.id == user_id))
 
