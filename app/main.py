@@ -33,7 +33,7 @@ from app.platform.http.problems import DeadlineExceeded, install_problem_handler
 from app.platform.http.public_documents import PublicDocumentsMiddleware, PublicRule
 from app.platform.http.routes import RouteTable
 from app.platform.http.surrogate_keys import SurrogateKeys
-from app.platform.limits import parse_limits
+from app.platform.limits import LimitRule, parse_limits
 from app.platform.postgres.errors import DatabaseError
 from app.platform.resilience.deadlines import DeadlineMiddleware
 from app.platform.resilience.drain import Drain, DrainMiddleware
@@ -101,6 +101,7 @@ def create_app(settings: Settings | None = None, open_resources: OpenResources =
             routes=lambda: app.state.routes,
             parts=lambda: app.state.resources,
             default_limit=parse_limits(settings.rate_limit_default),
+            organization_limit=organization_limit(settings),
             surrogate_keys=surrogate_keys,
         )
         return made
@@ -154,6 +155,11 @@ async def observing(settings: Settings, tracer: Tracer | None) -> AsyncIterator[
     who = {"instance": settings.instance_name, "release": settings.release, "environment": settings.environment}
     async with watching(enabled=settings.metrics_enabled), tracing(tracer, settings.traces_endpoint, **who):
         yield
+
+
+def organization_limit(settings: Settings) -> LimitRule | None:
+    text = settings.rate_limit_organization
+    return parse_limits(text, "organization") if text else None
 
 
 def api_router(settings: Settings) -> APIRouter:

@@ -93,6 +93,7 @@ class Settings(BaseSettings):
         1.0, gt=0, le=1_000_000
     )  # multiplies every limit, so that a load test can lift them
     rate_limit_default: str = "600/minute"  # of every route that declares none; per caller, else per address
+    rate_limit_organization: str = "6000/minute"  # of all its members' requests together; empty: none
     rate_limit_local_share: float = Field(0.5, gt=0, le=1)  # of a limit, per process, while Redis is away
     consistency_enabled: bool = True  # off: reads may lack the caller's own last write
     idempotency_enabled: bool = True

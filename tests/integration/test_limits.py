@@ -159,6 +159,32 @@ async def test_switched_off_everything_passes(client: RedisClient) -> None:
     assert await client.execute("DBSIZE") == 0
 
 
+# Within an organization
+
+
+@pytest.mark.usefixtures("client")
+async def test_members_share_what_their_organization_may(server: RedisServer) -> None:
+    rule, whole = parse_limits("300/hour"), parse_limits("500/hour", "organization")
+    passed = 0
+    for number in range(3):
+        async with redis_client(server.url, timeout_seconds=5) as client:
+            limiter = RateLimiter(client, local_share=0.5)
+            account = limiter.account(f"user:{number}", rule, limiter.account("organization:1", whole))
+            decisions = [await limiter.charge(account) for _ in range(280)]
+            passed += sum(decision.allowed for decision in decisions)
+    assert 0.95 * 500 <= passed <= 502
+    assert decisions[-1].rule == whole
+    assert not decisions[-1].allowed
+
+
+async def test_a_member_has_no_more_than_their_own(client: RedisClient) -> None:
+    limiter = RateLimiter(client, local_share=0.5)
+    whole = limiter.account("organization:1", parse_limits("1500/hour", "organization"))
+    account = limiter.account("user:1", parse_limits("10/hour"), whole)
+    decisions = await asyncio.gather(*(limiter.charge(account) for _ in range(30)))
+    assert sum(decision.allowed for decision in decisions) == 10
+
+
 # How many at once
 
 

@@ -77,13 +77,21 @@ async def verified_key(token: str, api_keys: ApiKeys, revocations: Revocations) 
     return RevokedToken()
 
 
-def account_of(caller: Identified, rule: LimitRule, limiter: RateLimiter) -> Account | None:
-    """Whose limit the request is charged to: the user's, else the address's; None if nothing is limited."""
+def account_of(
+    caller: Identified, rule: LimitRule, limiter: RateLimiter, organization_rule: LimitRule | None
+) -> Account | None:
+    """Whose limit the request is charged to: the user's, within their organization's, else the address's; None if
+    nothing is limited.
+    """
     if not limiter.enabled:
         return None
     context = current()
-    known = isinstance(caller, Caller)
-    return limiter.account(f"user:{context.caller_id}" if known else address_identity(context.client_address), rule)
+    if not isinstance(caller, Caller):
+        return limiter.account(address_identity(context.client_address), rule)
+    whole = None
+    if organization_rule is not None:
+        whole = limiter.account(f"organization:{context.organization_id}", organization_rule)
+    return limiter.account(f"user:{context.caller_id}", rule, whole)
 
 
 async def admit(scope: Scope, account: Account, limiter: RateLimiter) -> bool:

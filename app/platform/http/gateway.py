@@ -56,12 +56,14 @@ class Gateway:
         routes: Callable[[], RouteTable],
         parts: Callable[[], GatewayParts],
         default_limit: LimitRule,
+        organization_limit: LimitRule | None,
         surrogate_keys: SurrogateKeys,
     ) -> None:
         self.app = app
         self.routes = routes
         self.parts = parts
         self.default_limit = default_limit
+        self.organization_limit = organization_limit
         self.surrogate_keys = surrogate_keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,7 +76,7 @@ class Gateway:
         if policy is not None:
             context.route = policy.template
         caller = await identify(scope, parts.token_verifier, parts.api_keys, parts.revocations)
-        account = account_of(caller, self._limit_of(policy), parts.rate_limiter)
+        account = account_of(caller, self._limit_of(policy), parts.rate_limiter, self.organization_limit)
         rule = cache_rule_of(policy.endpoint) if policy is not None else None
         # All that Redis is asked leaves together: nothing is waited for before.
         known = caller if isinstance(caller, Caller) else None

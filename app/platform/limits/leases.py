@@ -49,11 +49,12 @@ class Account:
     __slots__ = (
         "_ends_at", "_low", "_most", "_next", "_owed_us", "_permits", "_policy", "_refused_until", "_remaining",
         "_since", "_size", "_taken", "_template", "_wait_until", "asking", "costs", "declared", "identity",
-        "keys", "lease_seconds", "rule",
+        "keys", "lease_seconds", "rule", "within",
     )  # fmt: skip
 
-    def __init__(self, identity: str, declared: LimitRule, rule: LimitRule) -> None:
+    def __init__(self, identity: str, declared: LimitRule, rule: LimitRule, within: "Account | None" = None) -> None:
         self.identity = identity
+        self.within = within  # whoever is charged for each of its requests too: the caller's organization
         self.declared = declared
         self.rule = rule  # with the amounts that hold for all processes together
         self.keys: Sequence[str] = [f"limit:{{{identity}}}:{rule.name}:{limit.window_seconds}" for limit in rule.limits]
@@ -92,6 +93,10 @@ class Account:
         held = self.held
         state = self._template % tuple([count + held for count in self._remaining])
         return [self._policy, (b"ratelimit", state)]
+
+    def may_take(self, now: float) -> bool:
+        """Whether `take` would succeed."""
+        return (self._permits > 0 and now < self._ends_at) or (self._next.permits > 0 and now < self._next.ends_at)
 
     def take(self, now: float) -> bool:
         """One of the permits held."""

@@ -34,7 +34,7 @@ class RateLimiter:
         self._redis = redis
         self.places = Places(redis, local_share=local_share)
         self._buckets = LocalBuckets()
-        self._accounts: OrderedDict[tuple[str, LimitRule], Account] = OrderedDict()
+        self._accounts: OrderedDict[tuple[str, LimitRule, Account | None], Account] = OrderedDict()
         self._renewals: set[asyncio.Task[None]] = set()
         self._counters: dict[str, BatchedCounter] = {}
         self._shared_rule = lru_cache(maxsize=1_024)(partial(LimitRule.scaled, factor=scale))
@@ -49,12 +49,12 @@ class RateLimiter:
             return Decision(rule, Charge(0, (0,) * len(rule.limits)))
         return await self.charge(self.account(identity, rule))
 
-    def account(self, identity: str, rule: LimitRule) -> Account:
+    def account(self, identity: str, rule: LimitRule, within: Account | None = None) -> Account:
         """To be kept by who charges the same identity again. Those not seen for longest are forgotten."""
-        key = (identity, rule)
+        key = (identity, rule, within)
         account = self._accounts.get(key)
         if account is None:
-            account = self._accounts[key] = Account(identity, rule, self._shared_rule(rule))
+            account = self._accounts[key] = Account(identity, rule, self._shared_rule(rule), within)
             if len(self._accounts) > MAX_ACCOUNTS:
                 self._accounts.popitem(last=False)
         else:
@@ -69,8 +69,11 @@ class RateLimiter:
 
     def take(self, account: Account, now: float) -> bool:
         """Charge a request, at `time.monotonic()`, to the permits that are held. False: there are none, see `ask`."""
-        if not account.take(now):
+        within = account.within
+        if (within is not None and not within.may_take(now)) or not account.take(now):
             return False
+        if within is not None:
+            self.take(within, now)
         self._leased(account.rule.short_name).inc()
         if account.is_low:
             renewal = asyncio.create_task(self._renew(account))
@@ -81,12 +84,26 @@ class RateLimiter:
     async def ask(self, account: Account) -> Decision:
         """Charge a request to Redis, unless its last refusal still stands. Raises nothing.
 
-        Who comes while a lease is on its way waits for that, once.
+        It is charged to the account that it is within side by side: of two decisions the one that refuses holds.
         """
+        if account.within is None:
+            return await self._ask_alone(account)
+        own, whole = await asyncio.gather(self._charge_alone(account), self.charge(account.within))
+        return whole if own.allowed and not whole.allowed else own
+
+    async def _charge_alone(self, account: Account) -> Decision:
+        if account.take(time.monotonic()):
+            self._leased(account.rule.short_name).inc()
+            return Decision(account.rule, account.charge)
+        return await self._ask_alone(account)
+
+    async def _ask_alone(self, account: Account) -> Decision:
+        """Who comes while a lease is on its way waits for that, once."""
         rule = account.rule
         if account.asking is not None:
             await account.asking.wait()
-            if self.take(account, time.monotonic()):
+            if account.take(time.monotonic()):
+                self._leased(rule.short_name).inc()
                 return Decision(rule, account.charge)
         if wait := account.refused_us(time.monotonic()):
             decision, source = Decision(rule, account.charge._replace(wait_us=wait)), "lease"
