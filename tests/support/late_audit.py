@@ -1,5 +1,7 @@
 """The application with a fault: the audit log is written after the COMMIT, in a transaction of its own."""
 
+from sqlalchemy import select
+
 from app.main import app
 from app.platform.audit import trail
 from app.platform.postgres import WriteSession
@@ -16,7 +18,7 @@ async def commit_first(self: WriteSession) -> None:
         [write] = [finish.__self__ for finish in self._before_commit]  # type: ignore[attr-defined]
         async with self.bind.connect() as connection:  # type: ignore[union-attr]
             for act in acts:
-                await connection.execute(trail.APPEND, write._row(act))
+                await connection.execute(select(trail.APPEND), write._row(act))
             await connection.commit()
 
 

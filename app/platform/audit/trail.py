@@ -7,10 +7,11 @@ from uuid import UUID
 
 import orjson
 from prometheus_client import Counter
-from sqlalchemy import TextClause, event, text
+from sqlalchemy import Text, bindparam, event, func, select
 
 from app.platform.audit.keys import AuditKeys, Details, Entry
-from app.platform.postgres import WriteSession
+from app.platform.audit.tables import AuditEntry
+from app.platform.postgres import Prepared, Statements, WriteSession, fetch
 from app.platform.postgres.base import uuid7
 from app.platform.telemetry.context import current
 
@@ -19,11 +20,20 @@ MAX_ADDRESS = 64
 
 ENTRIES = Counter("audit_entries_total", "Entries written to the audit log, by what they tell of", ["action"])
 
+# In the order of the function's parameters, with their types.
 PARAMETERS = (
-    *("organization_id", "id", "occurred_at", "actor_id", "api_key_id", "action", "target_id"),
-    *("details", "address", "request_id", "key_id", "mac"),
+    *(AuditEntry.organization_id, AuditEntry.id, AuditEntry.occurred_at, AuditEntry.actor_id, AuditEntry.api_key_id),
+    *(AuditEntry.action, AuditEntry.target_id, AuditEntry.details, AuditEntry.address, AuditEntry.request_id),
+    *(AuditEntry.key_id, AuditEntry.mac),
 )
-APPEND: TextClause = text(f"SELECT append_audit_entry({', '.join(f'p_{name} => :{name}' for name in PARAMETERS)})")
+APPEND = func.append_audit_entry(
+    *(bindparam(each.key, type_=Text if each.key == "details" else each.type) for each in PARAMETERS), type_=Text
+)
+STATEMENTS = Statements()
+
+
+def append_statement() -> Prepared:
+    return Prepared(select(APPEND.label("appended")))
 
 
 class Who(Protocol):
@@ -76,7 +86,7 @@ class AuditTrail:
         if not self._enabled:
             return
         for act in acts:
-            await session.execute(APPEND, self._row(act))
+            await fetch(session, STATEMENTS.get("append", append_statement), self._row(act))
             ENTRIES.labels(act.action).inc()
 
     def _row(self, act: _Act) -> dict[str, Any]:
