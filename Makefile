@@ -8,7 +8,7 @@ DEV_PORT ?= 8200
 ROWS ?= 1000000
 FAULTS ?= full
 
-.PHONY: help install up down status restart failover logs dev test faults bench explain lint fmt typecheck audit-verify audit-deps migrate migration seed psql slow redis-cli clean
+.PHONY: help install up down status restart failover logs dev test faults bench capacity explain lint fmt typecheck audit-verify audit-deps migrate migration seed psql slow redis-cli clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ faults: install ## Tests that kill, freeze and delay (FAULTS=short for the short
 
 bench: install ## Measure (ARGS= for bench)
 	@$(BIN)/python -m bench $(ARGS)
+
+capacity: install ## How many instances, connections and dollars users take (ARGS="--from bench/results/capacity.json")
+	@$(BIN)/python -m bench.capacity $(ARGS)
 
 explain: ## The plan of every query on this stack's data (ARGS="--analyze --brief")
 	@$(LOCAL) run python -m bench.explain $(ARGS)

@@ -21,7 +21,7 @@ PATIENT_SECONDS = 9  # below wrk's timeout of 10
 class Subject:
     """A request that is sent again and again; `{n}` in its path and body is a number that it has never been before.
 
-    With a body it is a POST.
+    With a body it is a POST, unless another script makes something else of it.
     """
 
     name: str
@@ -30,6 +30,8 @@ class Subject:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str | None = None
     connections: int = 32
+    script: Path = SCRIPT
+    arguments: tuple[str, ...] = ()  # of the script, behind its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Load:
     rate: float  # requests per second
     p50_ms: float
     p90_ms: float
+    p95_ms: float
     p99_ms: float
     cpu_us: float
 
@@ -72,6 +75,7 @@ def run(subject: Subject, seconds: int, cores: str) -> Load:
         rate=seen["requests"] / seen["microseconds"] * 1e6,
         p50_ms=seen["p50_us"] / 1e3,
         p90_ms=seen["p90_us"] / 1e3,
+        p95_ms=seen["p95_us"] / 1e3,
         p99_ms=seen["p99_us"] / 1e3,
         cpu_us=cpu / seen["requests"] * 1e6,
     )
@@ -104,6 +108,6 @@ def _command(subject: Subject, seconds: int, cores: str) -> list[str]:
     command = [wrk, "--threads=1", f"--connections={subject.connections}", f"--duration={seconds}s", "--timeout=10s"]
     for name, value in subject.headers.items():
         command += ["--header", f"{name}: {value}"]
-    command += ["--script", str(SCRIPT), f"{subject.server.url}{subject.path}"]
+    command += ["--script", str(subject.script), f"{subject.server.url}{subject.path}"]
     body = [] if subject.body is None else [subject.body]
-    return pinned([*command, "--", str(secrets.randbits(40)), *body], cores)
+    return pinned([*command, "--", str(secrets.randbits(40)), *body, *subject.arguments], cores)

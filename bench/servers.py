@@ -46,6 +46,7 @@ class Servers:
         self.cores = cores
         self._folder = folder
         self._stopping = stopping
+        self.data: dict[str, int] = {}  # process ids of Postgres' servers and of Redis
         self._baselines: dict[str, Server] = {}
 
     def start_data(self) -> None:
@@ -54,7 +55,7 @@ class Servers:
         postgres.create(stack.cluster)
         redis.prepare(self._folder / "redis")
         for program in stack.data:
-            self._run(program, self.cores.others)
+            self.data[program.name] = self._run(program, self.cores.others)
         self._call("-m", "alembic", "upgrade", "head")
 
     def seed(self, *arguments: str) -> None:

@@ -25,8 +25,8 @@ end
 function done(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format(
-    '{"requests":%d,"microseconds":%d,"p50_us":%d,"p90_us":%d,"p99_us":%d,"failed":%d,"refused":%d}\n',
-    summary.requests, summary.duration, latency:percentile(50), latency:percentile(90), latency:percentile(99),
-    errors.connect + errors.read + errors.write + errors.timeout, errors.status
+    '{"requests":%d,"microseconds":%d,"p50_us":%d,"p90_us":%d,"p95_us":%d,"p99_us":%d,"failed":%d,"refused":%d}\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(90), latency:percentile(95),
+    latency:percentile(99), errors.connect + errors.read + errors.write + errors.timeout, errors.status
   ))
 end
