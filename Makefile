@@ -8,7 +8,7 @@ DEV_PORT ?= 8200
 ROWS ?= 1000000
 FAULTS ?= full
 
-.PHONY: help install up down status restart failover logs dev test faults bench capacity explain lint fmt typecheck audit-verify audit-deps migrate migration seed psql slow redis-cli clean
+.PHONY: help install up down status restart failover logs dev test faults bench capacity load explain lint fmt typecheck audit-verify audit-deps migrate migration seed psql slow redis-cli clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ bench: install ## Measure (ARGS= for bench)
 
 capacity: install ## How many instances, connections and dollars users take (ARGS="--from bench/results/capacity.json")
 	@$(BIN)/python -m bench.capacity $(ARGS)
+
+load: install ## A working day of many (USERS=50 DURATION=1m HOST=http://127.0.0.1:8080); reports in bench/reports
+	@mkdir -p bench/reports
+	@$(BIN)/locust -f bench/workday.py --headless --users $(or $(USERS),50) --spawn-rate 5 --stop-timeout 30s \
+		--run-time $(or $(DURATION),1m) --host $(or $(HOST),http://127.0.0.1:$(or $(HTTP_PORT),8080)) \
+		--html bench/reports/load.html --csv bench/reports/load $(ARGS)
 
 explain: ## The plan of every query on this stack's data (ARGS="--analyze --brief")
 	@$(LOCAL) run python -m bench.explain $(ARGS)
