@@ -9,12 +9,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from app.settings import Settings
-from bench import audit, layers, paging, report, throughput
+from bench import audit, growth, layers, paging, plots, report, switches, throughput
 from bench.processes import BenchError
 from bench.servers import Servers, servers
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("audit", "throughput", "layers", "paging")
+PARTS = ("audit", "throughput", "patterns", "memory", "layers", "paging")
 LIST_ROWS, LARGE_LIST_ROWS = 200_000, 1_000_000
 Tell = Callable[[str], None]
 
@@ -25,6 +25,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="of each subject, interleaved (default %(default)s)")
     parser.add_argument("--seconds", type=int, default=2, help="of load per round (default %(default)s)")
     parser.add_argument("--large", action="store_true", help=f"page through {LARGE_LIST_ROWS:,} items: takes minutes")
+    parser.add_argument("--soak", type=int, default=60, help="seconds of load for memory (default %(default)s)")
     parser.add_argument("--results", type=Path, help="where the JSON goes (default: bench/results, of a whole run)")
     return parser.parse_args(arguments)
 
@@ -39,8 +40,13 @@ def measure(servers: Servers, options: argparse.Namespace, tell: Tell) -> Iterat
         tell("seeding documents of 50 KB")
         servers.seed("--document-bytes", str(audit.DOCUMENT_BYTES))
         yield audit.audit(uncached)
+    cached = servers.service("cached") if {"throughput", "patterns"} & {*options.only} else uncached
     if "throughput" in options.only:
-        yield throughput.throughput(servers, servers.service("cached"), uncached, tell, **how)
+        yield throughput.throughput(servers, cached, uncached, tell, **how)
+    if "patterns" in options.only:
+        yield switches.patterns(servers, cached, tell, **how)
+    if "memory" in options.only:
+        yield growth.growth(servers, options.soak, tell)
     if "layers" in options.only:
         tell("reading by layer")
         yield layers.layers(Settings(**servers.settings()), servers.cores.server)
@@ -63,7 +69,9 @@ def main() -> None:
             tqdm.write(table.text(), file=sys.stdout)
     if options.results or set(options.only) == set(PARTS):
         name = "large.json" if options.large else "standard.json"
-        report.save(options.results or RESULTS / name, described, tables)
+        path = options.results or RESULTS / name
+        report.save(path, described, tables)
+        plots.results(path.with_suffix(".svg"), tables)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ PATIENT_SECONDS = 9  # below wrk's timeout of 10
 class Subject:
     """A request that is sent again and again; `{n}` in its path and body is a number that it has never been before.
 
-    With a body it is a POST, unless another script makes something else of it.
+    With a body it is a POST, and `{n}` is one in its headers too, unless another script makes something else of it.
     """
 
     name: str
@@ -48,13 +48,19 @@ class Load:
 
 
 def interleaved(
-    subjects: Sequence[Subject], *, rounds: int, seconds: int, cores: str, tell: Callable[[str], None]
+    subjects: Sequence[Subject],
+    *,
+    rounds: int,
+    seconds: int,
+    cores: str,
+    tell: Callable[[str], None],
+    warm_up_seconds: int = WARM_UP_SECONDS,
 ) -> dict[str, list[Load]]:
     """The loads of each subject by its name, one per round."""
     loads: dict[str, list[Load]] = {subject.name: [] for subject in subjects}
     for subject in subjects:
         tell(f"warming up: {subject.name}")
-        _wrk(subject, WARM_UP_SECONDS, cores)
+        _wrk(subject, warm_up_seconds, cores)
     for number in range(rounds):
         for subject in subjects:
             tell(f"round {number + 1} of {rounds}: {subject.name}")

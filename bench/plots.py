@@ -1,13 +1,15 @@
 """Results as SVG, the same bytes for the same results."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.report import Table
 from bench.usl import Check, Curve
 
 if TYPE_CHECKING:
@@ -27,6 +29,46 @@ def capacity(path: Path, model: "Model") -> None:
     over_workers.set(title="workers with a core each", xlabel="workers", ylabel="req/s")
     _costs(costs, model)
     save(path, figure)
+
+
+def results(path: Path, tables: Sequence[Table]) -> None:
+    """Of a run of the benchmark: the parts that it had of throughput and of the patterns' prices, by CPU time."""
+    drawn = [(draw, table) for table in tables for key, draw in DRAWN.items() if table.title.startswith(key)]
+    if not drawn:
+        return
+    figure = Figure(figsize=(6.5 * len(drawn), 5), layout="constrained")
+    for axes, (draw, table) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
+        draw(axes, table)
+    save(path, figure)
+
+
+def _throughput(axes: Axes, table: Table) -> None:
+    loads = table.figures
+    base = next(iter(loads.values()))
+    found = {name: median(_inverse(base, own)) for name, own in loads.items()}
+    axes.barh(list(found), list(found.values()), color="tab:blue")
+    axes.invert_yaxis()
+    axes.set(title="requests per CPU second, × bare endpoint", xscale="log")
+
+
+def _inverse(base: Sequence[Mapping[str, float]], own: Sequence[Mapping[str, float]]) -> list[float]:
+    return [a["cpu_us"] / b["cpu_us"] for a, b in zip(base, own, strict=True)]
+
+
+def _prices(axes: Axes, table: Table) -> None:
+    found = table.figures["ratios"]
+    requests = list(next(iter(found.values())))
+    for place, request in enumerate(requests):
+        heights = [number + 0.27 * (place - 1) for number in range(len(found))]
+        axes.barh(heights, [median(own[request]) for own in found.values()], height=0.25, label=request)
+    axes.set_yticks(range(len(found)), list(found))
+    axes.invert_yaxis()
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set(title="CPU time per request with it, over that without it", xscale="log")
+    axes.legend()
+
+
+DRAWN = {"Throughput": _throughput, "What each pattern costs": _prices}
 
 
 def save(path: Path, figure: Figure) -> None:

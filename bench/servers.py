@@ -76,6 +76,13 @@ class Servers:
         """The service, with other settings than the usual ones."""
         return self._serve(self._api(name, settings))
 
+    @contextmanager
+    def passing_service(self, name: str, **settings: str) -> Iterator[Server]:
+        """The service for as long as it is needed, where many in turn would be too many at once."""
+        program = self._api(name, settings)
+        with running(program, self.cores.server, self._log(program)) as pid:
+            yield self._server(program, pid)
+
     def baseline(self, name: str) -> Server:
         """`bench/baselines/<name>.py`, served as the service is; started when it is asked for first."""
         if name not in self._baselines:
@@ -102,7 +109,9 @@ class Servers:
         )
 
     def _serve(self, program: programs.Program) -> Server:
-        pid = self._run(program, self.cores.server)
+        return self._server(program, self._run(program, self.cores.server))
+
+    def _server(self, program: programs.Program, pid: int) -> Server:
         return Server(program.name, f"http://127.0.0.1:{program.port}", pid, self._log(program))
 
     def _run(self, program: programs.Program, cores: str) -> int:

@@ -1,11 +1,19 @@
--- Arguments: a number for this run, and the body of a POST. `{n}` in path and body becomes another number each time.
+-- Arguments: a number for this run, and the body of a POST. `{n}` in path, headers and body becomes another number each time.
 -- The result is the last line, as JSON.
 
 local number = 0
 local run = ""
 
 local function numbered(text)
-  return text and text:gsub("{n}", run .. number)
+  return text and (text:gsub("{n}", run .. number))
+end
+
+local function numbered_headers()
+  local headers = {}
+  for name, value in pairs(wrk.headers) do
+    headers[name] = numbered(value)
+  end
+  return headers
 end
 
 function init(arguments)
@@ -17,7 +25,7 @@ function init(arguments)
   if body or wrk.path:find("{n}", 1, true) then
     request = function()
       number = number + 1
-      return wrk.format(nil, numbered(wrk.path), nil, numbered(body))
+      return wrk.format(nil, numbered(wrk.path), body and numbered_headers(), numbered(body))
     end
   end
 end
