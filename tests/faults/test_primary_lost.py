@@ -39,7 +39,7 @@ pytestmark = pytest.mark.timeout(1_200)
 LOSSES = 3 if os.environ.get("FAULTS") == "short" else 20
 CLIENTS = 8
 DATABASE = "losses"
-CALM_SECONDS = 0.8
+CALM_SECONDS = 1.6  # the first half second of a process is spent on getting to know the others
 NEAR_SECONDS, FAR_SECONDS = 0.02, 0.4
 SECONDS_TO_WRITE_AGAIN = 5.0
 

@@ -1,7 +1,9 @@
 """Reads that can't write, and transactions that are on disk before anyone is told so."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import asyncpg
 import pytest
@@ -158,6 +160,24 @@ async def test_a_prepared_write_is_part_of_the_transaction(database: Database, o
         await session.fetch(NEW, {"name": "d", "version": 1})
         await session.execute(INSERT, {"name": "e"})
     assert [row["name"] for row in await observer.fetch("SELECT name FROM registers ORDER BY name")] == [*"abde"]
+
+
+async def test_writes_that_are_cut_off_leave_nothing_behind(database: Database, observer: asyncpg.Connection) -> None:
+    """At whatever moment: a connection that came back in a transaction would swallow what others commit."""
+
+    async def write(name: str) -> None:
+        async with database.write() as session:
+            await session.fetch(NEW, {"name": name, "version": 1})
+
+    for number in range(200):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(random.uniform(0, 0.004)):
+                await write(f"cut off {number}")
+    names = [f"whole {number}" for number in range(40)]
+    for name in names:
+        await write(name)
+    found = await observer.fetch("SELECT name FROM registers WHERE name LIKE 'whole%'")
+    assert {row["name"] for row in found} == set(names)
 
 
 async def test_a_prepared_write_tells_of_a_constraint_as_others_do(database: Database) -> None:

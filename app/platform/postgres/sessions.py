@@ -150,8 +150,8 @@ class WriteSession(AsyncSession):
             records = await self._server.fetch_on(driver, prepared.sql, prepared.arguments(values))
         except asyncpg.IntegrityConstraintViolationError as error:
             raise IntegrityError(prepared.sql, None, error) from error
-        except Exception:
-            if driver.is_closed():
+        except BaseException as error:
+            if driver.is_closed() or not isinstance(error, asyncpg.PostgresError):
                 await self.invalidate()
             raise
         return [dict(record) for record in records]
@@ -187,6 +187,8 @@ class WriteSession(AsyncSession):
         try:
             async with asyncio.timeout(self._commit_seconds):
                 await super().commit()
+            if driver.is_in_transaction():
+                raise CommitOutcomeUnknown("COMMIT was not sent")
         except TimeoutError as error:
             metrics.COMMITS.labels("unknown").inc()
             raise CommitOutcomeUnknown("COMMIT took too long") from error
@@ -200,15 +202,19 @@ class WriteSession(AsyncSession):
         return driver.written
 
     async def _begun(self) -> Connection:
-        """The driver's connection, in the transaction, which SQLAlchemy begins with the first statement it runs."""
+        """The driver's connection, in the transaction, which SQLAlchemy begins with the first statement it runs.
+
+        A BEGIN that is cut off takes its connection with it: the next one on it would be part of that transaction.
+        """
         raw = await (await self.connection()).get_raw_connection()
-        driver = cast(Connection, raw.driver_connection)
-        if not driver.is_in_transaction():
+        adapted = cast(Any, raw.dbapi_connection)
+        if adapted._transaction is None:
             try:
-                await cast(Any, raw.dbapi_connection)._start_transaction()
-            except Exception as error:
+                await adapted._start_transaction()
+            except BaseException as error:
+                await self.invalidate()
                 raise error.__cause__ or error from None
-        return driver
+        return cast(Connection, raw.driver_connection)
 
     async def _driver_connection(self) -> Connection:
         raw = await (await self.connection()).get_raw_connection()
