@@ -98,7 +98,9 @@ async def test_control_without_ejection_and_diversion_reads_fail(
     for patched, name in ((Replica, "eject"), (Replica, "cut_off")):
         monkeypatch.setattr(patched, name, lambda *_: None)
     monkeypatch.setattr(ReadRoute, "divert", lambda *_: False)
-    app = create_app(settings_for(stack, cache_enabled=False, request_timeout_seconds=5.0))
+    # Who is remembered is led away from replicas that don't move on.
+    settings = settings_for(stack, cache_enabled=False, consistency_enabled=False, request_timeout_seconds=5.0)
+    app = create_app(settings)
     person = await people_of(stack).join()
     async with running(app), in_process(app, person) as client:
         database = app.state.resources.database

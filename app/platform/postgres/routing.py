@@ -15,6 +15,8 @@ from app.platform.resilience.deadlines import remaining
 from app.platform.telemetry.context import LastRead, current
 
 IN_THE_WAY = CONFLICTS | {LOCK_TIMEOUT}  # of a read on a replica: replay, and the locks that it takes
+# Of reads: who reads without a pause would stay with one replica for good, and one that came back would get nobody.
+MOVES = 0.02
 CLOCK_SKEW_SECONDS = 0.005  # between the machines of the service's processes
 
 
@@ -34,9 +36,12 @@ class Router:
         if last is not None:
             now = time.time()
             moment = time.monotonic() - (now - min(last.until, now)) + CLOCK_SKEW_SECONDS
-            if at_once := self._least_loaded(self._not_behind(last, required, moment)):
+            at_once = self._least_loaded(self._not_behind(last, required, moment))
+            if at_once is not None and random.random() >= MOVES:
                 return _met("at_once", at_once)
             required = max(required, await self._monitor.position_after(moment))
+            if at_once is not None:
+                return _met("at_once", self._least_loaded(self._eligible(required)) or at_once)
         if not required:
             return self._least_loaded(self._eligible(0)) or self._primary
         if at_once := self._least_loaded(self._eligible(required)):
