@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(600)
 KILLS = 3 if os.environ.get("FAULTS") == "short" else 20
 CONTROL_KILLS = 20  # at most: one that hits is enough
 CLIENTS = 8
-POSTING_SECONDS = 0.5
+POSTING_SECONDS = 1.5  # a process answers its first write after half a second, when it knows the others
 DATABASE = "kill_audit"
 
 # COMMIT takes a while, so that many are under way at each kill; and so does what a second transaction would do.

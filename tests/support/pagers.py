@@ -1,16 +1,17 @@
 """Who gets alerts in the tests: a server that speaks PagerDuty's Events API v2, and one that takes mail."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message as MessageHandler
+
+from tests.support.loopback import serving
 
 
 @dataclass
@@ -39,15 +40,9 @@ def pager() -> Iterator[Pager]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        made = Pager(f"http://127.0.0.1:{server.server_port}/v2/enqueue")
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield made
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler) as port:
+        made = Pager(f"http://127.0.0.1:{port}/v2/enqueue")
+        yield made
 
 
 class Letterbox(MessageHandler):

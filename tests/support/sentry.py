@@ -2,14 +2,15 @@
 
 import gzip
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import brotli
+
+from tests.support.loopback import serving
 
 # The SDK takes the best that is installed.
 UNPACK = {None: bytes, "gzip": gzip.decompress, "br": brotli.decompress}
@@ -57,12 +58,6 @@ def sentry() -> Iterator[Sentry]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        made = Sentry(f"http://{KEY}@127.0.0.1:{server.server_port}/7")
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield made
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler) as port:
+        made = Sentry(f"http://{KEY}@127.0.0.1:{port}/7")
+        yield made
