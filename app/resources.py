@@ -10,6 +10,8 @@ from uuid import UUID
 from sqlalchemy.exc import DBAPIError
 
 from app.features.api_keys import service as keys_service
+from app.features.identity import password_service
+from app.features.identity.reminders import Reminders
 from app.platform.audit import AuditKeys, AuditTrail
 from app.platform.audit.checkpoints import Checkpoints
 from app.platform.cache import ResponseCache
@@ -71,6 +73,8 @@ class Resources:
     password_policy: PasswordPolicy
     sealer: Sealer
     service_name: str
+    verified_email_needed: bool
+    reminders: Reminders
 
 
 @asynccontextmanager
@@ -118,6 +122,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     watching = asyncio.create_task(watch(folder))
     api_keys = api_keys_of(database, settings)
     noting_uses = asyncio.create_task(api_keys.run())
+    reminders = reminders_of(database)
+    reminding = asyncio.create_task(reminders.run())
     checkpoints = asyncio.create_task(checkpoints_of(database, keys_of_audit, settings))
     rotating = asyncio.create_task(rotation_of(settings, ring, database, redis).run())
     await database.start()
@@ -154,10 +160,12 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             password_policy=PasswordPolicy(BreachedPasswords((SHIPPED, *settings.breached_passwords_files))),
             sealer=sealer(settings),
             service_name=settings.service_name,
+            verified_email_needed=settings.verified_email_needed,
+            reminders=reminders,
         )
     finally:
         await revocations.aclose()
-        for task in (checkpoints, noting_uses, rotating, hearing, watching):
+        for task in (checkpoints, noting_uses, reminding, rotating, hearing, watching):
             task.cancel()
             await asyncio.wait([task])
         await database.aclose()
@@ -200,6 +208,14 @@ def api_keys_of(database: Database, settings: Settings) -> ApiKeys:
     # Where nobody says what was revoked, a key is looked up twice a second.
     seconds = REMEMBER_SECONDS if settings.revocation_enabled else UNHEARD_SECONDS
     return ApiKeys(find, note_use, remember_seconds=seconds)
+
+
+def reminders_of(database: Database) -> Reminders:
+    async def order(emails: Collection[str]) -> None:
+        async with database.write() as session:
+            await password_service.order_reminders(session, emails)
+
+    return Reminders(order)
 
 
 async def checkpoints_of(database: Database, keys: AuditKeys, settings: Settings) -> None:

@@ -180,7 +180,8 @@ async def add_people(connection: Any, plan: Plan) -> UUID:
             "INSERT INTO organizations (id, name) VALUES ($1, $2)", organization_id, f"Demo{plan.suffix}"
         )
         await connection.executemany(
-            "INSERT INTO users (id, organization_id, email, full_name, role, password_hash) VALUES ($1,$2,$3,$4,$5,$6)",
+            "INSERT INTO users (id, organization_id, email, full_name, role, password_hash, email_verified_at)"
+            " VALUES ($1, $2, $3, $4, $5, $6, now())",
             [(uuid7(), organization_id, plan.email(role), f"Demo {role}", role, password_hash) for role in ROLES],
         )
     return organization_id

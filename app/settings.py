@@ -108,6 +108,8 @@ class Settings(BaseSettings):
     session_absolute_seconds: float = Field(7_776_000.0, gt=0, le=31_536_000)  # however often it is refreshed
     refresh_grace_seconds: Seconds = 10.0  # in which a refresh whose answer was lost may be sent again
     sessions_per_user: int = Field(20, ge=1, le=1_000)  # beyond that the oldest end
+    # Off: who registers logs in at once, and a taken address is told (409). On in production, else off, by default
+    login_needs_verified_email: bool | None = None
     jwt_issuer: str = "headroom"
     jwt_audience: str = "headroom-api"
     # Sorted SHA-1 hashes, as Have I Been Pwned gives them away; a short list is shipped
@@ -162,6 +164,10 @@ class Settings(BaseSettings):
     def internals_exposed(self) -> bool:
         return not self.production if self.expose_internals is None else self.expose_internals
 
+    @cached_property
+    def verified_email_needed(self) -> bool:
+        return self.production if self.login_needs_verified_email is None else self.login_needs_verified_email
+
     def weaknesses(self) -> list[str]:
         """What production does not start with; empty when there is nothing."""
         secret = self.secret_key.get_secret_value()
@@ -181,6 +187,7 @@ class Settings(BaseSettings):
             "IDEMPOTENCY_ENABLED is off, and nginx repeats writes that carry a key": not self.idempotency_enabled,
             "REVOCATION_ENABLED is off": not self.revocation_enabled,
             "AUDIT_ENABLED is off": not self.audit_enabled,
+            "LOGIN_NEEDS_VERIFIED_EMAIL is off: registering tells who is known": not self.verified_email_needed,
             "EXPOSE_INTERNALS is on": self.internals_exposed,
             "LOG_LEVEL debug logs more than it should": self.log_level == "debug",
         }

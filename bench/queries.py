@@ -23,8 +23,10 @@ from app.features.identity.repository import IdentityRepository
 from app.platform.http.cursors import Position
 from app.platform.http.pagination import CursorSigner, Listing, ListParams, Window
 from app.platform.http.totals import total_of
+from app.platform.postgres.base import uuid7
 
 SIGNER = CursorSigner("plans")
+NEW_PERSON = {"email": "new@example.com", "full_name": "New", "role": "member", "password_hash": "-"}
 NOW = datetime.now(UTC)
 MOST_PER_ITEM = 50
 Filters = Mapping[str, dict[str, Any]]
@@ -138,9 +140,8 @@ def queries(examples: Examples) -> Iterator[Query]:
         "IdentityRepository.next_epoch": lambda session: IdentityRepository(session).next_epoch(
             examples.organization_id, user
         ),
-        "IdentityRepository.add_organization": lambda session: IdentityRepository(session).add_organization("New"),
-        "IdentityRepository.add_user": lambda session: IdentityRepository(session).add_user(
-            examples.organization_id, email="new@example.com", full_name="New", role="member", password_hash="-"
+        "IdentityRepository.add_owner": lambda session: IdentityRepository(session).add_owner(
+            "New", **NEW_PERSON, organization_id=uuid7()
         ),
     }.items():
         yield Query(name, "", run)

@@ -4,12 +4,8 @@ Mail is real: sent by the worker's sender to an SMTP server, and read there.
 """
 
 import asyncio
-import re
-import statistics
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -17,15 +13,13 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 
-from app.features.identity.mails import IdentityMails
-from app.platform.mail.ports import postman_of
-from app.platform.mail.sender import MailSender
 from app.platform.security.passwords import PasswordHasher
 from tests.support.api import People, connected, new_app, running
 from tests.support.calls import EQUIPMENT, body_of, problem_of, wrong_places
 from tests.support.identity import AUTH, PASSWORD, bearer, log_in, logged_in, refresh, register
-from tests.support.mailbox import Mailbox, mailbox
+from tests.support.mailbox import Mailbox, mailbox, mails, token_for
 from tests.support.stack import DataServices
+from tests.support.timing import timing_ratio
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -37,23 +31,6 @@ Post = Callable[[], Awaitable[httpx.Response]]
 async def box() -> AsyncIterator[Mailbox]:
     async with mailbox() as opened:
         yield opened
-
-
-async def mails(app: FastAPI, box: Mailbox, email: str) -> list[str]:
-    """The texts of all that was sent to the address, once nothing is waiting any more."""
-    database = app.state.resources.database
-    writers = IdentityMails(database, "https://pages.example.com").writers()
-    sender = MailSender(database, postman_of(box.url), "Headroom <headroom@example.com>", writers)
-    while await sender.send_next():
-        pass
-    return [mail.get_content() for mail in box.to(email)]
-
-
-async def token_for(app: FastAPI, box: Mailbox, email: str, purpose: str) -> str:
-    """The newest one."""
-    texts = await mails(app, box, email)
-    tokens = [found for text in texts for found in re.findall(rf"/{purpose}#token=(\S+)", text)]
-    return str(tokens[-1])
 
 
 async def reset_token(client: httpx.AsyncClient, app: FastAPI, box: Mailbox, email: str) -> str:
@@ -197,24 +174,17 @@ async def test_no_one_is_flooded_with_mail(app: FastAPI, anonymous: httpx.AsyncC
     assert sum("new password" in text for text in await mails(app, box, user["email"])) == 5
 
 
-async def seconds(work: Callable[[], Awaitable[Any]]) -> float:
-    started = time.perf_counter()
-    await work()
-    return time.perf_counter() - started
-
-
-async def timing_ratio(client: httpx.AsyncClient, email: str, rounds: int = 15) -> float:
-    """How long a wrong password takes for the account, against one that is not there: medians, taken in turns."""
-    known, unknown = [], []
-    for _ in range(rounds):
-        known.append(await seconds(lambda: log_in(client, email, "a wrong password")))
-        unknown.append(await seconds(lambda: log_in(client, f"{uuid4().hex}@example.com", "a wrong password")))
-    return statistics.median(known) / statistics.median(unknown)
+async def log_in_ratio(client: httpx.AsyncClient, email: str) -> float:
+    """How long a wrong password takes for the account, against one that is not there."""
+    return await timing_ratio(
+        lambda: log_in(client, email, "a wrong password"),
+        lambda: log_in(client, f"{uuid4().hex}@example.com", "a wrong password"),
+    )
 
 
 async def test_a_log_in_takes_as_long_whether_or_not_there_is_an_account(anonymous: httpx.AsyncClient) -> None:
     user = await register(anonymous)
-    assert 0.67 < await timing_ratio(anonymous, user["email"]) < 1.5
+    assert 0.67 < await log_in_ratio(anonymous, user["email"]) < 1.5
 
 
 async def test_control_without_the_work_for_nobody_it_takes_much_longer(
@@ -225,7 +195,7 @@ async def test_control_without_the_work_for_nobody_it_takes_much_longer(
 
     user = await register(anonymous)
     monkeypatch.setattr(PasswordHasher, "verify_absent", at_once)
-    assert await timing_ratio(anonymous, user["email"]) > 1.5
+    assert await log_in_ratio(anonymous, user["email"]) > 1.5
 
 
 # Guessing is slowed

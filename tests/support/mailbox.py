@@ -3,12 +3,18 @@
 import asyncio
 import email
 import email.policy
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.message import EmailMessage
 from typing import Any
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
+from fastapi import FastAPI
+
+from app.features.identity.mails import IdentityMails
+from app.platform.mail.ports import postman_of
+from app.platform.mail.sender import MailSender
 
 
 class Mailbox:
@@ -28,6 +34,23 @@ class Mailbox:
         content = envelope.original_content or b""
         self.mails.append(email.message_from_bytes(content, policy=email.policy.default))  # type: ignore[arg-type]
         return "250 OK"
+
+
+async def mails(app: FastAPI, box: Mailbox, email: str) -> list[str]:
+    """The texts of all that was sent to the address, once nothing is waiting any more."""
+    database = app.state.resources.database
+    writers = IdentityMails(database, "https://pages.example.com").writers()
+    sender = MailSender(database, postman_of(box.url), "Headroom <headroom@example.com>", writers)
+    while await sender.send_next():
+        pass
+    return [mail.get_content() for mail in box.to(email)]
+
+
+async def token_for(app: FastAPI, box: Mailbox, email: str, purpose: str) -> str:
+    """The newest one."""
+    texts = await mails(app, box, email)
+    tokens = [found for text in texts for found in re.findall(rf"/{purpose}#token=(\S+)", text)]
+    return str(tokens[-1])
 
 
 @asynccontextmanager

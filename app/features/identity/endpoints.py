@@ -25,11 +25,16 @@ LOGIN_PROBLEMS = (service.WrongCredentials, CodeNeeded, WrongCode)
 @router.post("/register", status_code=201, responses=problem_responses(service.EmailTaken))
 @limiter.limit("10/minute;100/hour")
 async def register(body: Registration, parts: Resources, session: WriteSession) -> UserOut:
-    """Create an organization, and yourself as its owner."""
+    """Create an organization, and yourself as its owner.
+
+    Where logging in needs a verified address, one that has an account already gets the same answer, and a mail: nobody
+    learns who has an account.
+    """
     await refuse_weak(parts, "password", body.password.get_secret_value(), body.email, body.full_name)
     # Hashing takes a while and waits its turn: the session has no connection before its first statement.
     password_hash = await parts.passwords.hash(body.password.get_secret_value())
-    return UserOut.model_validate(await service.register(session, body, password_hash))
+    discreet = parts.verified_email_needed
+    return UserOut.model_validate(await service.register(session, body, password_hash, discreet=discreet))
 
 
 @router.post("/login", responses=problem_responses(*LOGIN_PROBLEMS))
@@ -67,6 +72,9 @@ async def _log_in(body: Credentials, request: Request, response: Response, parts
     await attempts.admit_stranger(parts.rate_limiter, body.email, account)
     password = body.password.get_secret_value()
     account = await service.authenticate(account, password, parts.passwords)
+    if parts.verified_email_needed and account["email_verified_at"] is None:
+        parts.reminders.note(body.email)
+        raise service.WrongCredentials()
     rehashed = await parts.passwords.hash(password) if parts.passwords.needs_rehash(account["password_hash"]) else None
     async with parts.database.write() as session:
         if rehashed is not None:

@@ -1,5 +1,6 @@
 """The rules of passwords, and of the tokens that are sent to who has lost theirs."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from uuid import UUID
 
@@ -16,6 +17,8 @@ from app.platform.security.single_use import digest, new_token
 RESET = "password-reset"
 LASTS = {VERIFY: timedelta(days=3), RESET: timedelta(minutes=30)}
 MOST_AN_HOUR = 5  # mails of one kind to one user, whoever asks for them
+REMIND = "verify-email-again"
+MOST_REMINDERS_AN_HOUR = 1  # beside mails that were asked for
 
 
 class TokenNotGood(DomainError):
@@ -32,7 +35,12 @@ async def order_reset(session: WriteSession, email: str) -> None:
     await order_mail(session, RESET, email=email)
 
 
-async def issue_token(session: WriteSession, email: str, purpose: str) -> str | None:
+async def order_reminders(session: WriteSession, emails: Collection[str]) -> None:
+    for email in emails:
+        await order_mail(session, REMIND, email=email)
+
+
+async def issue_token(session: WriteSession, email: str, purpose: str, most: int = MOST_AN_HOUR) -> str | None:
     """For the mail to an address; None where it is nobody's, or nothing is to be done, or they have had enough."""
     user = await IdentityRepository(session).user_by_email(email)
     if user is None or user["disabled_at"] is not None:
@@ -40,10 +48,24 @@ async def issue_token(session: WriteSession, email: str, purpose: str) -> str | 
     if purpose == VERIFY and user["email_verified_at"] is not None:
         return None
     repository, token = CredentialRepository(session), new_token()
-    if await repository.tokens_since(user["id"], purpose, timedelta(hours=1)) >= MOST_AN_HOUR:
+    if await repository.tokens_since(user["id"], purpose, timedelta(hours=1)) >= most:
         return None
     await repository.add_token(user["id"], purpose, digest(token, purpose), LASTS[purpose])
     return token
+
+
+async def contest(session: WriteSession, email: str, nobodys_hash: str) -> str | None:
+    """For the mail to an address that was registered again: a token for a new password, or None as above.
+
+    Where it was never verified, the password is void, which may be that of a stranger who came first: else the owner
+    who follows an older mail would verify it for them.
+    """
+    user = await IdentityRepository(session).user_by_email(email)
+    if user is not None and not user["email_verified"]:
+        repository = CredentialRepository(session)
+        await repository.set_password(user["id"], nobodys_hash)
+        await repository.drop_tokens(user["id"], VERIFY)
+    return await issue_token(session, email, RESET)
 
 
 async def verify_email(session: WriteSession, token: str) -> None:

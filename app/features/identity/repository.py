@@ -3,7 +3,8 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Executable, insert, select, update
+from sqlalchemy import Executable, Text, insert, literal, select, update
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.features.identity.models import Organization, Session, User
@@ -30,14 +31,16 @@ class IdentityRepository:
     def __init__(self, session: AsyncSession) -> None:
         self.session = session
 
-    async def add_organization(self, name: str) -> UUID:
-        statement = insert(Organization).values(name=name).returning(Organization.id)
-        return (await self.session.execute(statement)).scalar_one()
+    async def add_owner(self, organization: str, **person: Any) -> bool:
+        """Somebody with an organization of that name: both, or neither (False) where the e-mail is taken.
 
-    async def add_user(self, organization_id: UUID, **values: str) -> UUID:
-        """Raises `sqlalchemy.exc.IntegrityError` when the e-mail is taken."""
-        statement = insert(User).values(organization_id=organization_id, **values).returning(User.id)
-        return (await self.session.execute(statement)).scalar_one()
+        One statement in either case, so that its time doesn't tell which.
+        """
+        free = postgresql.insert(User).values(**person).on_conflict_do_nothing(index_elements=[User.email])
+        added = free.returning(User.organization_id).cte("added")
+        named = select(added.c.organization_id, literal(organization, Text))
+        statement = insert(Organization).from_select(["id", "name"], named).returning(Organization.id)
+        return await self.session.scalar(statement) is not None
 
     async def user_by_email(self, email: str, address: str = "") -> Row | None:
         """`known_address`: whether one of their sessions was there."""

@@ -1,8 +1,7 @@
 """The rules of signing up and logging in."""
 
+from datetime import UTC, datetime
 from uuid import UUID
-
-from sqlalchemy.exc import IntegrityError
 
 from app.features.identity.repository import IdentityRepository, Row
 from app.features.identity.roles import SCOPES
@@ -11,11 +10,13 @@ from app.platform.audit import Actor, record
 from app.platform.errors import Conflict, Unauthenticated
 from app.platform.mail import order_mail
 from app.platform.postgres import ReadSession, WriteSession
+from app.platform.postgres.base import uuid7
 from app.platform.security.caller import Caller, Role
 from app.platform.security.passwords import PasswordHasher
 from app.platform.security.tokens import TokenIssuer
 
 VERIFY = "verify-email"  # the kind of mail; its token's purpose
+TAKEN = "address-taken"
 
 
 class EmailTaken(Conflict):
@@ -28,24 +29,26 @@ class WrongCredentials(Unauthenticated):
     title = "Wrong e-mail or password"
 
 
-async def register(session: WriteSession, body: Registration, password_hash: str) -> Row:
-    """Create an organization with its first person, who owns it. Raises `EmailTaken`.
+async def register(session: WriteSession, body: Registration, password_hash: str, *, discreet: bool) -> Row:
+    """Create an organization with its first person, who owns it. Raises `EmailTaken`, unless it is to be `discreet`.
 
+    Then a taken address is answered as a free one is, after the same statements, and whose it is gets a mail.
     The password comes hashed, so that no connection is held while Argon2id works.
     """
-    repository = IdentityRepository(session)
-    try:
-        organization_id = await repository.add_organization(body.organization)
-        user_id = await repository.add_user(
-            organization_id, email=body.email, full_name=body.full_name, role="owner", password_hash=password_hash
-        )
-    except IntegrityError:
-        raise EmailTaken() from None
-    record(session, Actor(organization_id, user_id), "organization.created", organization_id)
-    await order_mail(session, VERIFY, email=body.email)
-    user = await repository.user(organization_id, user_id)
-    assert user is not None
-    return user
+    repository, user_id, organization_id, now = IdentityRepository(session), uuid7(), uuid7(), datetime.now(UTC)
+    person = {"id": user_id, "organization_id": organization_id, "email": body.email, "full_name": body.full_name}
+    person |= {"role": Role.OWNER.value, "created_at": now}
+    added = await repository.add_owner(body.organization, **person, password_hash=password_hash)
+    account = await repository.user_by_email(body.email)
+    assert account is not None
+    if added:
+        record(session, Actor(organization_id, user_id), "organization.created", organization_id)
+    elif discreet:
+        record(session, Actor(account["organization_id"]), "user.registered_again", account["id"])
+    else:
+        raise EmailTaken()
+    await order_mail(session, VERIFY if added else TAKEN, email=body.email)
+    return person | {"organization": body.organization, "email_verified": False}
 
 
 async def find_account(session: ReadSession, email: str, address: str) -> Row | None:
