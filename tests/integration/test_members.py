@@ -1,6 +1,7 @@
 """Who belongs to an organization, as what, and who may change that."""
 
 import asyncio
+from uuid import UUID
 
 import httpx
 import pytest
@@ -9,6 +10,7 @@ from fastapi import FastAPI
 from app.platform.security.caller import Role
 from tests.support.api import API, People, Person, in_process
 from tests.support.calls import EQUIPMENT, body_of, listed, problem_of
+from tests.support.identity import logged_in, refresh
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -48,6 +50,19 @@ async def test_who_is_disabled_is_refused_and_may_come_back(
         assert body_of(await change(client, member, disabled=True))["disabled_at"] is not None
         problem_of(await theirs.get(EQUIPMENT), 401)
     assert body_of(await change(client, member, disabled=False))["disabled_at"] is None
+
+
+async def test_the_sessions_of_who_is_disabled_are_over_also_when_they_come_back(
+    app: FastAPI, people: People, owner: Person, client: httpx.AsyncClient, anonymous: httpx.AsyncClient
+) -> None:
+    user, token = await logged_in(anonymous)
+    await people.fetch("UPDATE users SET organization_id = $1 WHERE id = $2", owner.organization_id, UUID(user["id"]))
+    await people.fetch("UPDATE sessions SET organization_id = $1 WHERE user_id = $2", owner.organization_id, user["id"])
+    for disabled in (True, False):
+        body_of(await client.patch(f"{MEMBERS}/{user['id']}", json={"disabled": disabled}))
+        problem_of(await refresh(anonymous, token["refresh_token"]), 401, "session-over")
+    [entry] = await listed(client, f"{API}/audit", action="session.ended")
+    assert (entry["actor_id"], entry["details"]) == (str(owner.user_id), {"because": "disabled"})
 
 
 async def test_what_is_as_it_was_changes_nothing(

@@ -5,7 +5,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Cookie, Request, Response
-from pydantic import SecretStr
+from pydantic import SecretStr, TypeAdapter
 
 from app.dependencies import Caller, FreshSession, Resources, WriteSession
 from app.features.identity import session_service as service
@@ -13,7 +13,9 @@ from app.features.identity.repository import Row
 from app.features.identity.schemas import RefreshRequest, SessionList, SessionOut, Token
 from app.features.identity.second_factor_service import SecondFactors
 from app.features.identity.service import issue_token
+from app.platform.cache import cached
 from app.platform.errors import NotFound
+from app.platform.http.conditional import json_response
 from app.platform.http.idempotency import IdempotentRoute
 from app.platform.http.problems import problem_responses
 from app.platform.limits import limiter
@@ -26,6 +28,8 @@ router = APIRouter(prefix="/auth", tags=["sessions"], route_class=IdempotentRout
 
 COOKIE = "__Secure-refresh-token"
 COOKIE_PATH = "/api/v1/auth"
+LISTED_SECONDS = 30.0  # how late the list may show the end of a session that nobody ended: it was idle, or too old
+LIST = TypeAdapter(SessionList)
 RefreshCookie = Annotated[str | None, Cookie(alias=COOKIE, include_in_schema=False)]
 
 
@@ -73,7 +77,6 @@ def forget_cookie(response: Response) -> None:
 @router.post("/refresh", responses=problem_responses(service.SessionOver))
 @limiter.limit("120/minute")
 @criticality(Criticality.CRITICAL)
-@criticality(Criticality.CRITICAL)
 async def refresh(
     request: Request,
     response: Response,
@@ -105,13 +108,13 @@ async def logout(response: Response, caller: Caller, session: WriteSession) -> N
     await service.log_out(session, caller)
 
 
-@router.get("/sessions", responses=problem_responses())
-async def sessions(caller: Caller, parts: Resources, session: FreshSession) -> SessionList:
+@router.get("/sessions", response_model=SessionList, responses=problem_responses())
+@cached(ttl_seconds=LISTED_SECONDS, tags=(service.TAG,), per="session")
+async def sessions(request: Request, caller: Caller, parts: Resources, session: FreshSession) -> Response:
     """Where you are logged in, the newest first."""
     rows = await sessions_of(parts).listed(session, caller)
-    return SessionList(
-        items=[SessionOut(**row, current=row["id"] == caller.session_id) for row in rows],
-    )
+    items = [SessionOut(**row, current=row["id"] == caller.session_id) for row in rows]
+    return json_response(request, LIST, SessionList(items=items))
 
 
 @router.delete("/sessions", status_code=204, responses=problem_responses())

@@ -18,6 +18,7 @@ from prometheus_client import Counter
 from app.features.identity.repository import IdentityRepository, Row
 from app.features.identity.session_repository import SessionRepository
 from app.platform.audit import Actor, record
+from app.platform.cache import tag
 from app.platform.errors import NotFound, Unauthenticated
 from app.platform.postgres import ReadSession, WriteSession
 from app.platform.postgres.base import uuid7
@@ -26,6 +27,7 @@ from app.platform.security.refresh_tokens import RefreshToken, RefreshTokens
 from app.platform.security.revocation_log import revoke
 
 MAX_DEVICE_CHARACTERS = 200
+TAG = "sessions"  # of a user: what is cached of their sessions
 
 SESSIONS = Counter("sessions_total", "Log-ins and what became of them", ["event"])
 
@@ -82,6 +84,7 @@ class Sessions:
         )
         if surplus := await repository.oldest_beyond(*owner, self.policy.most):
             await _end(session, *owner, "too many", surplus)
+        session.touch(tag(account["id"], TAG))
         record(session, Actor(*owner), "session.opened", token.session_id)
         SESSIONS.labels("opened").inc()
         return token
@@ -100,6 +103,7 @@ class Sessions:
             await repository.rotate(
                 token.session_id, previous=token.digest, digest=successor.digest, address=client.address
             )
+            session.touch(tag(found["id"], TAG))
             SESSIONS.labels("refreshed").inc()
             return found, successor
         if self._is_repeated(token, successor, found):
@@ -151,12 +155,24 @@ async def end_all(session: WriteSession, organization_id: UUID, user_id: UUID, b
     await revoke(session, user_id, epoch)
 
 
+async def end_disabled(session: WriteSession, caller: Caller, user_id: UUID) -> None:
+    """All of a user whom the caller has disabled: what they hold is no good either when they come back."""
+    await _end(session, caller.organization_id, user_id, "disabled", None, by=caller.user_id)
+
+
 async def _end(
-    session: WriteSession, organization_id: UUID, user_id: UUID, because: Reason, only: Sequence[UUID] | None
+    session: WriteSession,
+    organization_id: UUID,
+    user_id: UUID,
+    because: Reason,
+    only: Sequence[UUID] | None,
+    by: UUID | None = None,
 ) -> Sequence[UUID]:
+    """By the user themselves, unless it says by whom."""
     ended = await SessionRepository(session).end(organization_id, user_id, because, only)
     for session_id in ended:
         await revoke(session, session_id)
-        record(session, Actor(organization_id, user_id), "session.ended", session_id, because=because)
+        record(session, Actor(organization_id, by or user_id), "session.ended", session_id, because=because)
+    session.touch(tag(user_id, TAG))
     SESSIONS.labels("ended").inc(len(ended))
     return ended

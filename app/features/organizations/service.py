@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from app.features.identity.session_service import end_disabled
 from app.features.organizations.repository import MemberRepository, Row
 from app.features.organizations.schemas import MemberPatch
 from app.platform.audit import record
@@ -39,6 +40,8 @@ async def change_member(session: WriteSession, caller: Caller, user_id: UUID, bo
         raise LastOwner()
     changed = await repository.change(user_id, **wanted)
     await revocation_log.revoke(session, user_id, changed.pop("token_epoch"))
+    if wanted.get("disabled_at") is not None:
+        await end_disabled(session, caller, user_id)
     record(session, caller, "member.changed", user_id, **_told(wanted))
     return changed
 

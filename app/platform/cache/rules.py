@@ -18,13 +18,14 @@ MAX_TAGS = 16
 ATTRIBUTE = "__cache_rule__"
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
-Audience = Literal["caller", "organization", "public"]
+Audience = Literal["session", "caller", "organization", "public"]
 
 
 @dataclass(frozen=True, slots=True)
 class CacheRule:
     """Answers are kept for `ttl_seconds` or until a write touches one of the `tags`, and shared within `per`.
 
+    The tags are the organization's; the user's own where it is per `session`, and everybody's where it is `public`.
     For `stale_seconds` more they are given while a new one is made, or can't be made. `negative_seconds`: how long it
     is kept that nothing is there (404).
     """

@@ -141,8 +141,9 @@ async def no_body() -> Message:
 
 def names(scope: Scope, rule: CacheRule, caller: Caller) -> tuple[str, tuple[str, ...]]:
     """The key of the answer, and the tags that it depends on."""
-    owner: UUID | str = PUBLIC if rule.per == "public" else caller.organization_id
-    reader = caller.key if rule.per == "caller" else ""
+    owners: dict[str, UUID | str] = {"public": PUBLIC, "session": caller.user_id}
+    owner = owners.get(rule.per, caller.organization_id)
+    reader = {"caller": caller.key, "session": f"{caller.key}.{caller.session_id}"}.get(rule.per, "")
     # A hit leaves before the endpoint's scopes are looked at: it is for those alone who hold what its maker held.
     scopes = " ".join(sorted(caller.scopes))
     key = answer_key(owner, reader, scopes, scope["path"], scope["query_string"].decode("latin-1"))
