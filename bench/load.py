@@ -56,13 +56,13 @@ def interleaved(
     tell: Callable[[str], None],
     warm_up_seconds: int = WARM_UP_SECONDS,
 ) -> dict[str, list[Load]]:
-    """The loads of each subject by its name, one per round."""
+    """The loads of each subject by its name, one per round. Every other round goes backwards: none is always last."""
     loads: dict[str, list[Load]] = {subject.name: [] for subject in subjects}
     for subject in subjects:
         tell(f"warming up: {subject.name}")
         _wrk(subject, warm_up_seconds, cores)
     for number in range(rounds):
-        for subject in subjects:
+        for subject in subjects if number % 2 == 0 else reversed(subjects):
             tell(f"round {number + 1} of {rounds}: {subject.name}")
             loads[subject.name].append(run(subject, seconds, cores))
     return loads

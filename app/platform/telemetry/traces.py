@@ -96,6 +96,12 @@ class Tracer:
         trace_id, parent_id = _parent(traceparent)
         return Trace(trace_id, parent_id, self.keeps(trace_id))
 
+    def _begins(self) -> Trace | None:
+        """A trace that is kept, of a request that is part of none: decided before an id is made, most often against."""
+        if (low := getrandbits(64)) >= self._bound:
+            return None
+        return Trace(f"{getrandbits(64):016x}{low:016x}", 0, sampled=True)
+
     def keeps(self, trace_id: str) -> bool:
         """As OpenTelemetry's TraceIdRatioBased does."""
         return int(trace_id[16:], 16) < self._bound
@@ -116,8 +122,8 @@ class Tracer:
         """A request that was answered from memory: it did nothing else."""
         if self.export is None:
             return
-        trace = self.begin(traceparent)
-        if trace.sampled:
+        trace = self._begins() if traceparent is None else self.begin(traceparent)
+        if trace is not None and trace.sampled:
             TOLD.labels("share").inc()
             ended = perf_counter()
             memory: dict[str, Value] = {"headroom.served_by": "cache:memory", "headroom.cache": "hit"}

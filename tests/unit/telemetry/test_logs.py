@@ -3,13 +3,14 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
 from app.platform.telemetry.context import RequestContext, request_context
-from app.platform.telemetry.logs import FLUSH_SECONDS, WRITE_BYTES, AccessLog, configure_logging
+from app.platform.telemetry.logs import FILE_BYTES, FLUSH_SECONDS, PIPE_BYTES, AccessLog, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -116,9 +117,20 @@ async def test_writes_are_whole_lines_that_a_pipe_takes_in_one_piece() -> None:
     for _ in range(100):
         log.write(CONTEXT, 200, 0.001)
     log.flush()
-    assert max(map(len, stream.writes)) <= WRITE_BYTES
+    assert max(map(len, stream.writes)) <= PIPE_BYTES
     assert all(written.endswith(b"\n") for written in stream.writes)
     assert b"".join(stream.writes).count(b"\n") == 100
+
+
+async def test_a_file_takes_more_at_once(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("ab") as stream:
+        log = AccessLog(stream=stream)
+        while not (written := stream.tell()):
+            log.write(CONTEXT, 200, 0.001)
+        log.flush()
+    assert PIPE_BYTES < written <= FILE_BYTES
+    lines = (tmp_path / "log").read_bytes().splitlines()
+    assert all(json.loads(line)["request_id"] == "one" for line in lines)
 
 
 async def test_requests_do_not_fail_for_their_log() -> None:

@@ -50,6 +50,16 @@ def test_the_share_is_told_by_the_id_alone() -> None:
     assert sum(len(finished(0.1, trace_id=id_)) for id_ in ids) == pytest.approx(100, abs=1)
 
 
+def test_hits_that_begin_are_told_by_their_share_too() -> None:
+    told: list[Finished] = []
+    tracer = Tracer(share=0.1, slow_seconds=1.0)
+    tracer.export = told.append
+    for _ in range(10_000):
+        tracer.hit(None, "/things", 200, 0.001)
+    assert 700 < len(told) < 1_300  # ten deviations
+    assert all(tracer.keeps(one.trace.trace_id) and len(one.trace.trace_id) == 32 for one in told)
+
+
 def test_spans_are_bounded() -> None:
     trace = Tracer(share=1, slow_seconds=1).begin(None)
     for _ in range(MAX_SPANS + 5):
