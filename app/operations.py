@@ -9,9 +9,9 @@ from fastapi import APIRouter, FastAPI
 
 from app.platform.postgres.health import DatabaseHealth, ServerHealth
 from app.platform.resilience.drain import Drain
+from app.platform.telemetry.exposition import expose_metrics
 from app.platform.telemetry.fleet import FleetMetrics, fleet_router
 from app.platform.telemetry.health import HealthChecks, Unhealthy, health_router
-from app.platform.telemetry.metrics import expose_metrics
 from app.resources import Resources, database_options
 from app.settings import Settings
 

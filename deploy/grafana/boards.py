@@ -10,6 +10,7 @@ TAKEN = 'sum by (instance) (pg_stat_activity_count{job="postgres"})'
 ALLOWED = 'sum by (instance) (pg_settings_max_connections{job="postgres"})'
 IN_USE = f"sum by (instance, server) (postgres_pool_connections_in_use{{{OURS}}})"
 LIMIT = f"sum by (instance, server) (postgres_pool_connections_limit{{{OURS}}})"
+DURATION = "http_request_duration_seconds"
 OPERATION = "postgres_operation"
 FREE_MEMORY = 'node_memory_MemAvailable_bytes{job="host"} / node_memory_MemTotal_bytes{job="host"}'
 FREE_DISK = 'node_filesystem_avail_bytes{job="host"} / node_filesystem_size_bytes{job="host"}'
@@ -24,8 +25,8 @@ SERVICE = Board(
         Panel("Requests", "reqps", {"{{instance}}": rate("http_requests_total", "instance")}),
         Panel("Statuses", "reqps", {"{{status}}": rate("http_requests_total", "status")}),
         Panel("Share of 5xx", "percentunit", {"5 minutes": "headroom:error_ratio:rate5m"}, 0.01),
-        Panel("Latency", "s", quantiles("http_request_duration_seconds"), 1),
-        Panel("p95 by route", "s", {"{{handler}}": quantile(0.95, "http_request_duration_seconds", "handler")}),
+        Panel("Latency", "s", quantiles(DURATION), 1, exemplars=True),
+        Panel("p95 by route", "s", {"{{handler}}": quantile(0.95, DURATION, "handler")}, exemplars=True),
         Panel("Requests by route", "reqps", {"{{handler}}": rate("http_requests_total", "handler")}),
         Panel("Error budget left", "percentunit", {"at the rate of 3 days": "1 - headroom:error_ratio:rate3d / 0.001"}),
         Panel(

@@ -15,6 +15,7 @@ class Panel:
     unit: str  # of Grafana: s, bytes, reqps, percentunit, short
     queries: dict[str, str]  # from a legend, which may name labels as {{label}}, to PromQL
     threshold: float | None = None  # where its alert begins
+    exemplars: bool = False  # shows requests that were traced as points, each a way to its trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,15 @@ def _panels(board: Board) -> Iterator[dict[str, Any]]:
             "gridPos": {"x": column * WIDTH, "y": row * HEIGHT, "w": WIDTH, "h": HEIGHT},
             "fieldConfig": {"defaults": _defaults(panel), "overrides": []},
             "targets": [
-                {"refId": chr(ord("A") + position), "expr": query, "legendFormat": legend}
+                _target(panel, position, legend, query)
                 for position, (legend, query) in enumerate(panel.queries.items())
             ],
         }
+
+
+def _target(panel: Panel, position: int, legend: str, query: str) -> dict[str, Any]:
+    target = {"refId": chr(ord("A") + position), "expr": query, "legendFormat": legend}
+    return {**target, "exemplar": True} if panel.exemplars else target
 
 
 def _defaults(panel: Panel) -> dict[str, Any]:

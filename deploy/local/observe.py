@@ -77,6 +77,7 @@ def prometheus(home: Path, port: int) -> list[str]:
         "--storage.tsdb.retention.time=15d",
         f"--web.listen-address={HOST}:{port}",
         "--web.enable-lifecycle",
+        "--enable-feature=exemplar-storage",
         "--log.level=warn",
     ]
 

@@ -1,5 +1,6 @@
 """Prometheus, Alertmanager and the exporters beside the native stack, and what is asked of them."""
 
+import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from deploy.grafana.boards import BOARDS
+from tests.support.collector import collector
 from tests.support.exposition import Exposition
 from tests.support.native import LOGIN, NativeStack, native_stack
 from tests.support.promql import metrics_of
@@ -26,8 +28,10 @@ WAIT_SECONDS = 60
 @pytest.fixture(scope="module")
 def observed() -> Iterator[NativeStack]:
     scale = {"OBSERVE_TIME_SCALE": "0.05", "RATE_LIMIT_SCALE": "1000"}
-    with native_stack(OBSERVE="1", POSTGRES_REPLICAS="1", WEB_CONCURRENCY="1", **scale) as started:
-        yield started
+    with collector() as traces:
+        scale |= {"TRACES_ENDPOINT": traces.url, "TRACES_SHARE": "1"}
+        with native_stack(OBSERVE="1", POSTGRES_REPLICAS="1", WEB_CONCURRENCY="1", **scale) as started:
+            yield started
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +131,25 @@ def test_prometheus_counts_what_the_instances_do(observed: NativeStack, promethe
         lambda: float(query(prometheus, "sum(http_requests_total)")[0]["value"][1]) == total,
         "the same sum at Prometheus",
     )
+
+
+def exemplars(prometheus: httpx.Client, handler: str) -> list[dict[str, Any]]:
+    query = f'http_request_duration_seconds_bucket{{handler="{handler}"}}'
+    now = time.time()
+    asked = {"query": query, "start": now - 10 * WAIT_SECONDS, "end": now + WAIT_SECONDS}
+    answer = prometheus.get("/api/v1/query_exemplars", params=asked).json()
+    assert answer["status"] == "success", answer
+    return [exemplar for series in answer["data"] for exemplar in series["exemplars"]]
+
+
+def test_a_point_on_a_board_leads_to_its_request(observed: NativeStack, prometheus: httpx.Client) -> None:
+    """The trace that Prometheus names with a duration is in nginx' log, with a duration that holds it."""
+    send(observed)
+    handler = "/api/v1/analytics/equipment"
+    eventually(lambda: bool(exemplars(prometheus, handler)), "an exemplar at Prometheus")
+    log = Path(observed.settings["STATE_DIR"], "logs", "nginx.log")
+    for exemplar in exemplars(prometheus, handler):
+        trace_id = exemplar["labels"]["trace_id"]
+        [line] = [json.loads(line) for line in log.read_text().splitlines() if trace_id in line]
+        assert line["path"] == handler
+        assert float(exemplar["value"]) <= line["seconds"] + 0.01  # nginx looks at its clock now and then

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from app.platform.telemetry import metrics
+from app.platform.telemetry.exposition import plain_text
 from app.platform.telemetry.traces import outgoing
 
 PEER_TIMEOUT_SECONDS = 1.0
@@ -45,7 +45,7 @@ class FleetMetrics:
 
     async def exposition(self) -> bytes:
         if not self._peers:
-            return await anyio.to_thread.run_sync(metrics.exposition)
+            return await anyio.to_thread.run_sync(plain_text)
         async with httpx.AsyncClient(
             timeout=self._timeout, verify=self._verify, trust_env=False, transport=self._transport
         ) as client:

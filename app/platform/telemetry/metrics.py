@@ -1,7 +1,7 @@
-"""What the service counts about its requests, and `/metrics`, where Prometheus reads it.
+"""What the service counts about its requests.
 
-The names and labels are those of prometheus-fastapi-instrumentator, so that boards made for it work, and `/metrics` is
-its own. Its middleware is not used, since that matches every route a second time (60 to 140 µs). Two differences:
+The names and labels are those of prometheus-fastapi-instrumentator, so that boards made for it work. Its middleware is
+not used, since that matches every route a second time (60 to 140 µs). Two differences:
 `status` is the exact code (`200`, not `2xx`: its `should_group_status_codes=False`), and
 `http_request_duration_seconds` has buckets fine enough to do without `http_request_duration_highr_seconds`.
 """
@@ -11,11 +11,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 
-from fastapi import FastAPI
-from prometheus_client import REGISTRY, Counter, Histogram, Summary, generate_latest
-from prometheus_fastapi_instrumentator import Instrumentator
-
-from app.platform.telemetry import multiprocess
+from prometheus_client import Counter, Histogram, Summary
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 OTHER_METHOD = "OTHER"
@@ -26,8 +22,9 @@ MAX_SERIES = 5_000  # label combinations per process; past that, requests are co
 DURATION_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 REQUESTS = Counter("http_requests_total", "Requests by method, status and handler.", ("method", "status", "handler"))
+DURATION_NAME = "http_request_duration_seconds"
 DURATION = Histogram(
-    "http_request_duration_seconds",
+    DURATION_NAME,
     "Time from the request's arrival to the end of its response, by method and handler.",
     ("method", "handler"),
     buckets=DURATION_BUCKETS_SECONDS,
@@ -139,7 +136,7 @@ class RequestMetrics:
             series.flush()
 
     def _new_series(self, method: str, status: int, handler: str) -> Series:
-        label = method if method in METHODS else OTHER_METHOD
+        label = method_label(method)
         full = len(self._series) >= MAX_SERIES
         series = Series(label, str(status), OVERFLOW if full else handler)
         if label == method and not full:
@@ -147,12 +144,6 @@ class RequestMetrics:
         return series
 
 
-def exposition() -> bytes:
-    """All metrics of this instance, in Prometheus' text format. Blocking: reads all workers' files."""
-    folder = multiprocess.configured_folder()
-    return generate_latest(REGISTRY if folder is None else multiprocess.all_workers(folder))
-
-
-def expose_metrics(app: FastAPI) -> None:
-    """`GET /metrics`: every worker of this instance. For operators: keep it off the public port."""
-    Instrumentator().expose(app, include_in_schema=False)
+def method_label(method: str) -> str:
+    """Bounded: a client may invent methods."""
+    return method if method in METHODS else OTHER_METHOD

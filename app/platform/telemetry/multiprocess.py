@@ -40,7 +40,7 @@ class WorkerSlot:
         self._folder.mkdir(parents=True, exist_ok=True)
         for slot in count():
             if (lock := _try_lock(_lock_file(self._folder, slot))) is not None:
-                mark_process_dead(slot, str(self._folder))  # type: ignore[no-untyped-call]
+                _forget(self._folder, slot)
                 return lock, slot
         raise AssertionError("unreachable")
 
@@ -64,10 +64,29 @@ def configured_folder() -> Path | None:
     return Path(folder) if folder else None
 
 
+_slot_of_this_process: WorkerSlot | None = None
+
+
 def count_by_slot() -> None:
     """Has to run before the first metric is made; does nothing in a single process."""
+    global _slot_of_this_process
     if (folder := configured_folder()) is not None:
-        values.ValueClass = values.MultiProcessValue(process_identifier=WorkerSlot(folder))  # type: ignore[no-untyped-call]
+        _slot_of_this_process = WorkerSlot(folder)
+        values.ValueClass = values.MultiProcessValue(process_identifier=_slot_of_this_process)  # type: ignore[no-untyped-call]
+
+
+def exemplars_file() -> Path | None:
+    """Of this worker alone, and gone with it; None in a single process."""
+    folder, slot = configured_folder(), _slot_of_this_process
+    return None if folder is None or slot is None else _exemplars_file(folder, slot())
+
+
+def exemplars_files(folder: Path) -> Iterator[Path]:
+    return folder.glob("exemplars_*.json")
+
+
+def _exemplars_file(folder: Path, slot: int) -> Path:
+    return folder / f"exemplars_{slot}.json"
 
 
 def forget_dead_workers() -> None:
@@ -83,7 +102,13 @@ def _forget_dead_workers(folder: Path) -> None:
     for path in folder.glob("slot-*.lock"):
         with _dead(path) as slot:
             if slot is not None:
-                mark_process_dead(slot, str(folder))  # type: ignore[no-untyped-call]
+                _forget(folder, slot)
+
+
+def _forget(folder: Path, slot: int) -> None:
+    """What told of a living process; its counts stay."""
+    mark_process_dead(slot, str(folder))  # type: ignore[no-untyped-call]
+    _exemplars_file(folder, slot).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from contextlib import asynccontextmanager
 
 import anyio.to_thread
 
-from app.platform.telemetry.traces import Tracer
+from app.platform.telemetry.exemplars import Exemplars
+from app.platform.telemetry.multiprocess import exemplars_file
+from app.platform.telemetry.traces import Finished, Tracer
 
 
 @asynccontextmanager
@@ -18,9 +20,17 @@ async def tracing(
         return
     from app.platform.telemetry.otlp import OtlpExport
 
-    tracer.export = export = OtlpExport(endpoint, instance=instance, release=release, environment=environment)
+    export = OtlpExport(endpoint, instance=instance, release=release, environment=environment)
+    exemplars = Exemplars(exemplars_file())
+
+    def tell(finished: Finished) -> None:
+        export(finished)
+        exemplars.note(finished)
+
+    tracer.export = tell
     try:
         yield
     finally:
         tracer.export = None
+        exemplars.write()
         await anyio.to_thread.run_sync(export.close)

@@ -7,7 +7,8 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.platform.telemetry import metrics
-from app.platform.telemetry.metrics import DURATION_BUCKETS_SECONDS, FLUSH_SECONDS, RequestMetrics, expose_metrics
+from app.platform.telemetry.exposition import expose_metrics
+from app.platform.telemetry.metrics import DURATION_BUCKETS_SECONDS, FLUSH_SECONDS, RequestMetrics
 
 
 def value(name: str, **labels: str) -> float:
