@@ -13,17 +13,20 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 
+from app.features.identity.credential_repository import CredentialRepository
 from app.platform.security.passwords import PasswordHasher
 from tests.support.api import People, connected, new_app, running
 from tests.support.calls import EQUIPMENT, body_of, problem_of, wrong_places
 from tests.support.identity import AUTH, PASSWORD, bearer, log_in, logged_in, refresh, register
 from tests.support.mailbox import Mailbox, mailbox, mails, token_for
+from tests.support.racing import RACERS, looking_first
 from tests.support.stack import DataServices
 from tests.support.timing import timing_ratio
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NEW = "another horse, another battery"
+PAGES = {"verify-email": "verify-email", "password-reset": "password-reset/confirm"}
 Post = Callable[[], Awaitable[httpx.Response]]
 
 
@@ -86,6 +89,21 @@ async def test_of_fifty_resets_at_once_one_succeeds(app: FastAPI, anonymous: htt
     user = await register(anonymous)
     token = await reset_token(anonymous, app, box, user["email"])
     await one_of_fifty_succeeds(lambda: confirm(anonymous, token))
+
+
+@pytest.mark.parametrize("purpose", ["verify-email", "password-reset"])
+async def test_control_who_looks_before_using_takes_a_token_often(
+    app: FastAPI, anonymous: httpx.AsyncClient, box: Mailbox, monkeypatch: pytest.MonkeyPatch, purpose: str
+) -> None:
+    user = await register(anonymous)
+    token = await reset_token(anonymous, app, box, user["email"])
+    if purpose == "verify-email":
+        token = await token_for(app, box, user["email"], purpose)
+    path, body = PAGES[purpose], {"token": token} | ({"password": NEW} if purpose == "password-reset" else {})
+    owner_then_use = looking_first(CredentialRepository.token_owner, CredentialRepository.use_token)
+    monkeypatch.setattr(CredentialRepository, "use_token", owner_then_use)
+    answers = await asyncio.gather(*(anonymous.post(f"{AUTH}/{path}", json=body) for _ in range(RACERS)))
+    assert [answer.status_code for answer in answers] == [204] * RACERS
 
 
 async def test_a_token_that_is_over_or_of_another_kind_is_refused(

@@ -11,11 +11,14 @@ from uuid import UUID
 import httpx
 import pyotp
 import pytest
+from sqlalchemy import select
 
 from app.features.identity.credential_repository import CredentialRepository
+from app.features.identity.models import RecoveryCode
 from tests.support.api import People, connected
 from tests.support.calls import body_of, problem_of
 from tests.support.identity import AUTH, PASSWORD, bearer, log_in, logged_in
+from tests.support.racing import RACERS, looking_first
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -104,6 +107,20 @@ async def test_of_fifty_uses_of_a_recovery_code_at_once_one_succeeds(
     answers = await asyncio.gather(*(log_in(anonymous, user["email"], otp=codes[0]) for _ in range(50)))
     one_succeeded(answers)
     body_of(await log_in(anonymous, user["email"], otp=codes[1].upper().replace("-", " ")))
+
+
+async def test_control_who_looks_before_using_takes_a_recovery_code_often(
+    anonymous: httpx.AsyncClient, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, _, _, codes = await protected(anonymous, people)
+    monkeypatch.setattr(CredentialRepository, "use_code", looking_first(has_code, CredentialRepository.use_code))
+    answers = await asyncio.gather(*(log_in(anonymous, user["email"], otp=codes[0]) for _ in range(RACERS)))
+    assert [answer.status_code for answer in answers] == [200] * RACERS
+
+
+async def has_code(self: CredentialRepository, user_id: UUID, code_hash: bytes) -> bool:
+    own = (RecoveryCode.user_id == user_id, RecoveryCode.code_hash == code_hash)
+    return await self.session.scalar(select(RecoveryCode.user_id).where(*own)) is not None
 
 
 async def test_new_recovery_codes_take_password_and_code_and_void_the_old_ones(
