@@ -1,21 +1,27 @@
-"""Every route of the OpenAPI document, without credentials, with each role, and as another organization.
+"""Every route of the OpenAPI document, without credentials, with each role, and by API keys of every scope but its own.
 
-RULES says of each route who may: a route that it doesn't know fails the test.
+RULES says of each route who may: a route that it doesn't know fails the test. What another organization's roles get is
+in `test_tenants`.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, cast
 from uuid import uuid4
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from app.features.api_keys import service as keys_service
+from app.features.api_keys.service import NOT_FOR_KEYS
+from app.features.identity.roles import SCOPES
 from app.main import create_app
+from app.platform.security.api_keys import FoundKey
 from app.platform.security.caller import Role
 from app.settings import Settings
 from tests.support.api import API, People, Person, in_process
-from tests.support.calls import problem_of
+from tests.support.calls import body_of, problem_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -88,11 +94,14 @@ def without_rule(document: dict[str, Any]) -> set[Operation]:
 
 DOCUMENT = create_app(Settings(_env_file=None)).openapi()
 OPERATIONS = list(operations(DOCUMENT))
+FOR_KEYS = SCOPES[Role.OWNER] - NOT_FOR_KEYS
 GUARDED = [operation for operation in OPERATIONS if RULES.get(operation) is not EVERYBODY]
 guarded = pytest.mark.parametrize("operation", GUARDED, ids=" ".join)
 
 
-async def ask(client: httpx.AsyncClient, operation: Operation) -> httpx.Response:
+async def ask(
+    client: httpx.AsyncClient, operation: Operation, headers: Mapping[str, str] | None = None
+) -> httpx.Response:
     """With ids that nothing has."""
     method, path = operation
     ids = {
@@ -100,7 +109,7 @@ async def ask(client: httpx.AsyncClient, operation: Operation) -> httpx.Response
         for name in ("equipment_id", "checkout_id", "api_key_id", "user_id", "session_id", "invitation_id")
     }
     url = API + path.format_map(ids)
-    return await client.request(method, url, json=BODIES.get(operation), headers={"If-Match": "*"})
+    return await client.request(method, url, json=BODIES.get(operation), headers={"If-Match": "*", **(headers or {})})
 
 
 async def test_every_route_has_a_rule_and_every_rule_a_route() -> None:
@@ -149,6 +158,64 @@ async def test_a_role_that_is_not_enough_is_403_and_one_that_is_finds_nothing(
         assert answer.status_code in (200, 204, 422)
 
 
+async def test_control_a_role_that_may_too_much_is_noticed(
+    app: FastAPI, people: People, owner: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cast(dict[Role, frozenset[str]], SCOPES), Role.VIEWER, SCOPES[Role.OWNER])
+    async with in_process(app, await people.join(Role.VIEWER, owner.organization_id)) as viewer:
+        let_in = [operation for operation in GUARDED if (await ask(viewer, operation)).status_code != 403]
+    assert {RULES[operation] for operation in let_in} == {Role.VIEWER, Role.MEMBER, Role.ADMIN}
+
+
+# API keys
+
+
+def scopes_of(operation: Operation) -> list[str]:
+    """Those that the document names for it."""
+    [security] = DOCUMENT["paths"][API + operation[1]][operation[0]]["security"]
+    [scopes] = security.values()
+    return list(scopes)
+
+
+async def key_with(client: httpx.AsyncClient, scopes: Iterable[str]) -> dict[str, str]:
+    """The headers of a new key of the owner."""
+    body = {"name": uuid4().hex, "scopes": sorted(scopes)}
+    return {"Authorization": f"Bearer {body_of(await client.post(f'{API}/api-keys', json=body), 201)['key']}"}
+
+
+@guarded
+async def test_a_key_needs_the_scope_of_the_route_whoever_owns_it(
+    client: httpx.AsyncClient, anonymous: httpx.AsyncClient, operation: Operation
+) -> None:
+    needed = set(scopes_of(operation))
+    for scopes in (FOR_KEYS - needed, FOR_KEYS):
+        answer = await ask(anonymous, operation, await key_with(client, scopes))
+        if not needed or needed - scopes:
+            problem_of(answer, 403, "forbidden")
+        elif "{" in operation[1]:
+            problem_of(answer, 404, "not-found")
+        else:
+            assert answer.status_code in (200, 422)
+
+
+async def test_no_key_is_made_for_what_makes_keys_or_lets_people_in(client: httpx.AsyncClient) -> None:
+    for scope in SCOPES[Role.OWNER] - FOR_KEYS:
+        problem_of(await client.post(f"{API}/api-keys", json={"name": "a key", "scopes": [scope]}), 403)
+
+
+async def test_control_a_key_that_is_worth_its_owner_is_noticed(
+    client: httpx.AsyncClient, anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def worth_all(*arguments: Any) -> FoundKey | None:
+        found = await find(*arguments)
+        return found and replace(found, caller=replace(found.caller, scopes=SCOPES[Role.OWNER]))
+
+    find = keys_service.find
+    monkeypatch.setattr(keys_service, "find", worth_all)
+    key = await key_with(client, {"equipment:read"})
+    assert (await ask(anonymous, ("get", "/audit"), key)).status_code == 200
+
+
 @pytest.mark.parametrize("operation", [each for each in OPERATIONS if RULES.get(each) is EVERYBODY], ids=" ".join)
 async def test_what_is_open_asks_for_no_token(anonymous: httpx.AsyncClient, operation: Operation) -> None:
     """What it misses is a body, or a refresh token."""
@@ -159,5 +226,4 @@ async def test_what_is_open_asks_for_no_token(anonymous: httpx.AsyncClient, oper
 async def test_the_document_says_which_scopes_a_route_needs() -> None:
     """Those about the caller alone need none, and refuse API keys."""
     for method, path in GUARDED:
-        [scopes] = [scopes for each in DOCUMENT["paths"][API + path][method]["security"] for scopes in each.values()]
-        assert scopes or path.startswith("/auth/"), f"{method} {path}"
+        assert scopes_of((method, path)) or path.startswith("/auth/"), f"{method} {path}"

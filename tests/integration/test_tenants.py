@@ -7,11 +7,15 @@ from uuid import uuid4
 import httpx
 import pytest
 import pytest_asyncio
+from fastapi import FastAPI
+from sqlalchemy import true
 
+from app.features.organizations.repository import MemberRepository
 from app.main import create_app
 from app.platform.security.caller import Role
 from app.settings import Settings
-from tests.support.api import API, People, Person, recorded_sql
+from tests.integration.test_access import RULES
+from tests.support.api import API, People, Person, in_process, recorded_sql
 from tests.support.calls import CHECKOUTS, DUE, EQUIPMENT, add_item, body_of, check_out, item_body, listed, problem_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -49,28 +53,55 @@ async def test_what_is_anothers_is_not_found(
     owner: Person,
     client: httpx.AsyncClient,
     stranger: httpx.AsyncClient,
-    colleague: Person,
     method: str,
     path: str,
 ) -> None:
-    session_id = await people.open_session(owner)
-    taken, free = await check_out(client, (await add_item(client))["id"]), await add_item(client)
-    others = {
-        "checkout_id": taken["id"],
-        "user_id": colleague.user_id,
-        "api_key_id": await add_key(client),
-        "session_id": session_id,
-        "invitation_id": await add_invitation(client),
-    }
+    own, free = await own_ids(people, owner, client), await add_item(client)
     before = await state(client)
-    for equipment_id in (taken["equipment_id"], free["id"]):
-        url = path.format(equipment_id=equipment_id, **others)
+    for equipment_id in (own["equipment_id"], free["id"]):
+        url = path.format_map(own | {"equipment_id": equipment_id})
         answer = await stranger.request(method, url, json=BODIES.get((method, path)), headers={"If-Match": "*"})
         problem_of(answer, 404, "not-found")
     assert await state(client) == before
     # Nothing was wrong but the organization: its own member is not told that there is no such thing.
-    own = await client.request(method, url, json=BODIES.get((method, path)), headers={"If-Match": "*"})
-    assert own.status_code < 400
+    answer = await client.request(method, url, json=BODIES.get((method, path)), headers={"If-Match": "*"})
+    assert answer.status_code < 400
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize(("method", "path"), WITH_IDS)
+async def test_no_role_elsewhere_finds_it(
+    app: FastAPI, people: People, owner: Person, client: httpx.AsyncClient, method: str, path: str, role: Role
+) -> None:
+    """403 for what the role may not do at all; else 404."""
+    url = path.format_map(await own_ids(people, owner, client))
+    async with in_process(app, await people.join(role)) as there:
+        answer = await there.request(method, url, json=BODIES.get((method, path)), headers={"If-Match": "*"})
+    least = RULES[method, path.removeprefix(API)]
+    assert least is not None
+    status, slug = (404, "not-found") if role.at_least(least) else (403, "forbidden")
+    problem_of(answer, status, slug)
+
+
+async def test_control_a_query_that_forgets_the_organization_is_noticed(
+    people: People, owner: Person, stranger: httpx.AsyncClient, colleague: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemberRepository, "_own", true())
+    answer = await stranger.patch(f"{API}/members/{colleague.user_id}", json={"role": "viewer"})
+    assert body_of(answer)["role"] == "viewer"
+
+
+async def own_ids(people: People, owner: Person, client: httpx.AsyncClient) -> dict[str, Any]:
+    """Of things of the owner's organization, by the names of the parameters; a new name is missed."""
+    taken = await check_out(client, (await add_item(client))["id"])
+    return {
+        "equipment_id": taken["equipment_id"],
+        "checkout_id": taken["id"],
+        "user_id": (await people.join(Role.MEMBER, owner.organization_id)).user_id,
+        "api_key_id": await add_key(client),
+        "session_id": await people.open_session(owner),
+        "invitation_id": await add_invitation(client),
+    }
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -134,29 +165,19 @@ async def test_a_batch_reaches_no_further(client: httpx.AsyncClient, stranger: h
     assert answer["responses"][0]["status"] == 404
 
 
-async def test_every_statement_names_the_organization(
-    people: People, owner: Person, colleague: Person, client: httpx.AsyncClient
-) -> None:
-    session_id = await people.open_session(owner)
-    checkout = await check_out(client, (await add_item(client))["id"])
-    others = {
-        "checkout_id": checkout["id"],
-        "user_id": colleague.user_id,
-        "api_key_id": await add_key(client),
-        "session_id": session_id,
-        "invitation_id": await add_invitation(client),
-    }
+async def test_every_statement_names_the_organization(people: People, owner: Person, client: httpx.AsyncClient) -> None:
+    own = await own_ids(people, owner, client)
     with recorded_sql() as statements:
         for method, path in WITH_IDS:
-            url = path.format(equipment_id=checkout["equipment_id"], **others)
+            url = path.format_map(own)
             await client.request(method, url, json=BODIES.get((method, path)), headers={"If-Match": "*"})
         for path in LISTS:
             await client.get(path)
     assert len(statements) > 10
     # What is revoked is known by its own id, and was found by the organization before.
-    own = [
+    tenants = [
         each
         for each in statements
         if "organizations.id =" not in each and "INTO revocations" not in each and "append_audit" not in each
     ]
-    assert [each for each in own if "organization_id" not in each] == []
+    assert [each for each in tenants if "organization_id" not in each] == []
