@@ -96,6 +96,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         scale=settings.rate_limit_scale,
         local_share=settings.rate_limit_local_share,
         enabled=settings.rate_limit_enabled,
+        tiers=settings.rate_limit_tiers,
     )
     consistency = Consistency(redis, ConsistencyTokens(ring), enabled=settings.consistency_enabled)
 

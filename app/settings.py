@@ -19,6 +19,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Milliseconds = Annotated[int, Field(gt=0, le=600_000)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
 Strings = Annotated[tuple[str, ...], NoDecode]
+Tiers = Annotated[dict[str, Annotated[float, Field(gt=0, le=1_000)]], NoDecode, Field(min_length=1, max_length=20)]
 
 
 class WeakSettings(ValueError):
@@ -94,6 +95,7 @@ class Settings(BaseSettings):
     )  # multiplies every limit, so that a load test can lift them
     rate_limit_default: str = "600/minute"  # of every route that declares none; per caller, else per address
     rate_limit_organization: str = "6000/minute"  # of all its members' requests together; empty: none
+    rate_limit_tiers: Tiers = {"free": 0.2, "standard": 1.0, "premium": 5.0}  # what one multiplies its limits by
     rate_limit_local_share: float = Field(0.5, gt=0, le=1)  # of a limit, per process, while Redis is away
     consistency_enabled: bool = True  # off: reads may lack the caller's own last write
     idempotency_enabled: bool = True
@@ -142,6 +144,14 @@ class Settings(BaseSettings):
     def split_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("rate_limit_tiers", mode="before")
+    @classmethod
+    def split_tiers(cls, value: object) -> object:
+        """`free=0.2,standard=1`"""
+        if isinstance(value, str):
+            return dict(part.strip().partition("=")[::2] for part in value.split(","))
         return value
 
     @classmethod

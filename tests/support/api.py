@@ -25,7 +25,7 @@ from app.main import create_app
 from app.platform.postgres.base import uuid7
 from app.platform.postgres.server import Server
 from app.platform.resilience.protocol import Protocol
-from app.platform.security.caller import Role
+from app.platform.security.caller import STANDARD_TIER, Role
 from app.platform.security.tokens import TokenIssuer
 from app.platform.telemetry.context import request_context
 from app.resources import signing_keys
@@ -167,7 +167,13 @@ class People:
         """For the same person, with just these scopes."""
         return self._issue(person.user_id, person.organization_id, Role.OWNER, scopes)
 
-    def _issue(self, user_id: UUID, organization_id: UUID, role: Role, scopes: Iterable[str]) -> str:
+    def token_of_tier(self, person: Person, tier: str) -> str:
+        """As the organization's owner has it in that tier."""
+        return self._issue(person.user_id, person.organization_id, Role.OWNER, SCOPES[Role.OWNER], tier)
+
+    def _issue(
+        self, user_id: UUID, organization_id: UUID, role: Role, scopes: Iterable[str], tier: str = STANDARD_TIER
+    ) -> str:
         issuer = TokenIssuer(
             signing_keys(self.settings),
             issuer=self.settings.jwt_issuer,
@@ -175,7 +181,13 @@ class People:
             lifetime_seconds=900,
         )
         return issuer.issue(
-            user_id=user_id, organization_id=organization_id, role=role, scopes=scopes, session_id=uuid7(), epoch=0
+            user_id=user_id,
+            organization_id=organization_id,
+            role=role,
+            scopes=scopes,
+            session_id=uuid7(),
+            epoch=0,
+            tier=tier,
         ).token
 
     async def own_items(self, person: Person, count: int, *, checkouts: int = 0) -> list[UUID]:

@@ -116,6 +116,7 @@ async def find(session: ReadSession, digest: bytes) -> FoundKey | None:
         session_id=key["id"],
         epoch=owner["token_epoch"],
         api_key_id=key["id"],
+        tier=owner["tier"],
     )
     return FoundKey(caller, key["expires_at"].timestamp())
 

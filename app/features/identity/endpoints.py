@@ -23,7 +23,7 @@ LOGIN_PROBLEMS = (service.WrongCredentials, CodeNeeded, WrongCode)
 
 
 @router.post("/register", status_code=201, responses=problem_responses(service.EmailTaken))
-@limiter.limit("10/minute;100/hour")
+@limiter.limit("10/minute;100/hour", per="address")
 async def register(body: Registration, parts: Resources, session: WriteSession) -> UserOut:
     """Create an organization, and yourself as its owner.
 
@@ -38,7 +38,7 @@ async def register(body: Registration, parts: Resources, session: WriteSession) 
 
 
 @router.post("/login", responses=problem_responses(*LOGIN_PROBLEMS))
-@limiter.limit("20/minute;200/hour")
+@limiter.limit("20/minute;200/hour", name="login", per="address")
 @criticality(Criticality.CRITICAL)
 async def login(body: Credentials, request: Request, response: Response, parts: Resources) -> Token:
     """Trade e-mail and password for an access token, and a refresh token to get the next one with."""
@@ -46,7 +46,7 @@ async def login(body: Credentials, request: Request, response: Response, parts: 
 
 
 @router.post("/token", responses=problem_responses(*LOGIN_PROBLEMS))
-@limiter.limit("20/minute;200/hour")
+@limiter.limit("20/minute;200/hour", name="login", per="address")
 @criticality(Criticality.CRITICAL)
 async def token(
     form: Annotated[PasswordGrant, Form()], request: Request, response: Response, parts: Resources

@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBina
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.platform.postgres.base import Base, uuid7
+from app.platform.security.caller import STANDARD_TIER
 
 
 class Organization(Base):
@@ -14,6 +15,7 @@ class Organization(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     name: Mapped[str] = mapped_column(Text)
+    tier: Mapped[str] = mapped_column(Text, server_default=STANDARD_TIER)  # of rate limits: what the plan pays for
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

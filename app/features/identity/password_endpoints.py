@@ -26,28 +26,28 @@ async def refuse_weak(parts: ResourcesType, field: str, password: str, *about: s
 
 
 @router.post("/verify-email", status_code=204, responses=problem_responses(service.TokenNotGood))
-@limiter.limit("20/minute")
+@limiter.limit("20/minute", per="address")
 async def verify_email(body: EmailVerification, session: WriteSession) -> None:
     """Show, by the token from the mail, that the address is yours."""
     await service.verify_email(session, body.token.get_secret_value())
 
 
 @router.post("/verify-email/request", status_code=202)
-@limiter.limit("5/minute;20/hour")
+@limiter.limit("5/minute;20/hour", per="address")
 async def request_verification(body: Address, session: WriteSession) -> None:
     """Have the mail sent again. The answer is the same whether or not there is an account."""
     await service.order_verification(session, body.email)
 
 
 @router.post("/password-reset", status_code=202)
-@limiter.limit("5/minute;20/hour")
+@limiter.limit("5/minute;20/hour", per="address")
 async def request_reset(body: Address, session: WriteSession) -> None:
     """Have a token for a new password sent. The answer is the same whether or not there is an account."""
     await service.order_reset(session, body.email)
 
 
 @router.post("/password-reset/confirm", status_code=204, responses=problem_responses(service.TokenNotGood))
-@limiter.limit("10/minute")
+@limiter.limit("10/minute", per="address")
 async def confirm_reset(body: PasswordReset, parts: Resources, session: WriteSession) -> None:
     """Set a new password, by the token from the mail. Every session ends."""
     token, password = body.token.get_secret_value(), body.password.get_secret_value()
@@ -58,7 +58,7 @@ async def confirm_reset(body: PasswordReset, parts: Resources, session: WriteSes
 
 
 @router.post("/password", responses=problem_responses(WrongCredentials, CodeNeeded, WrongCode))
-@limiter.limit("10/minute")
+@limiter.limit("10/minute", per="user")
 async def change_password(
     body: Annotated[PasswordChange, Body()], request: Request, response: Response, caller: Caller, parts: Resources
 ) -> Token:

@@ -21,7 +21,9 @@ USERS = select(
     User.created_at,
     User.email_verified_at.is_not(None).label("email_verified"),
 ).join(Organization, Organization.id == User.organization_id)
-ACCOUNTS = USERS.add_columns(User.password_hash, User.token_epoch, User.disabled_at, User.email_verified_at)
+ACCOUNTS = USERS.add_columns(
+    Organization.tier, User.password_hash, User.token_epoch, User.disabled_at, User.email_verified_at
+)
 
 
 @repository

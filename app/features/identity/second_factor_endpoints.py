@@ -23,7 +23,7 @@ Confirmed = Annotated[Confirmation, Body()]
 
 
 @router.post("/setup", responses=problem_responses(WrongCredentials, service.FactorInUse))
-@limiter.limit("10/minute")
+@limiter.limit("10/minute", per="user")
 async def set_up(
     body: Confirmed, response: Response, caller: Caller, parts: Resources, session: WriteSession
 ) -> FactorSetup:
@@ -37,7 +37,7 @@ async def set_up(
 
 
 @router.post("/enable", responses=problem_responses(service.WrongCode, service.NoFactor))
-@limiter.limit("10/minute")
+@limiter.limit("10/minute", per="user")
 async def enable(
     body: FirstCode, response: Response, caller: Caller, parts: Resources, session: WriteSession
 ) -> RecoveryCodes:
@@ -49,7 +49,7 @@ async def enable(
 
 
 @router.post("/recovery-codes", responses=CONFIRMED)
-@limiter.limit("10/minute")
+@limiter.limit("10/minute", per="user")
 async def renew_codes(
     body: Confirmed, response: Response, caller: Caller, parts: Resources, session: WriteSession
 ) -> RecoveryCodes:
@@ -60,7 +60,7 @@ async def renew_codes(
 
 
 @router.post("/disable", status_code=204, responses=CONFIRMED)
-@limiter.limit("10/minute")
+@limiter.limit("10/minute", per="user")
 async def disable(body: Confirmed, caller: Caller, parts: Resources, session: WriteSession) -> None:
     """Log in by password alone again."""
     await confirm(body, caller, parts, session)

@@ -82,6 +82,7 @@ def issue_token(account: Row, session_id: UUID, issuer: TokenIssuer) -> tuple[st
         scopes=SCOPES[role],
         session_id=session_id,
         epoch=account["token_epoch"],
+        tier=account["tier"],
     )
 
 

@@ -75,7 +75,7 @@ def forget_cookie(response: Response) -> None:
 
 
 @router.post("/refresh", responses=problem_responses(service.SessionOver))
-@limiter.limit("120/minute")
+@limiter.limit("120/minute", per="address")
 @criticality(Criticality.CRITICAL)
 async def refresh(
     request: Request,

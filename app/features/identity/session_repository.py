@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.features.identity.models import Session, User
+from app.features.identity.models import Organization, Session, User
 from app.features.identity.repository import Row
 from app.platform.postgres import repository
 
@@ -38,11 +38,13 @@ class SessionRepository:
                 User.role,
                 User.token_epoch,
                 User.disabled_at,
+                Organization.tier,
                 func.extract("epoch", NOW - Session.rotated_at).label("rotated_ago"),
                 func.extract("epoch", NOW - Session.last_used_at).label("used_ago"),
                 func.extract("epoch", Session.expires_at - NOW).label("expires_in"),
             )
             .join(User, User.id == Session.user_id)
+            .join(Organization, Organization.id == User.organization_id)
             .where(Session.id == session_id)
             .with_for_update(of=Session)
         )

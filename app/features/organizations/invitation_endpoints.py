@@ -55,7 +55,7 @@ async def list_invitations(
     response_model=InvitationOut,
     responses=problem_responses(service.AlreadyInvited, service.TooManyInvitations),
 )
-@limiter.limit("30/minute;200/hour")
+@limiter.limit("30/minute;200/hour", per="user")
 async def invite(body: InvitationIn, caller: Manager, session: WriteSession) -> Any:
     """Invite somebody. The mail has a token that is good once, for seven days; this answer has not."""
     return await service.invite(session, caller, body)
@@ -64,7 +64,7 @@ async def invite(body: InvitationIn, caller: Manager, session: WriteSession) -> 
 @router.post(
     "/accept", status_code=201, response_model=MemberOut, responses=problem_responses(TokenNotGood, EmailTaken)
 )
-@limiter.limit("10/minute")
+@limiter.limit("10/minute", per="address")
 async def accept(body: Acceptance, parts: Resources, session: WriteSession) -> Any:
     """Join, by the token from the mail."""
     token, password = body.token.get_secret_value(), body.password.get_secret_value()

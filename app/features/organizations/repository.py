@@ -52,6 +52,18 @@ class MemberRepository:
     async def get(self, user_id: UUID, fields: Sequence[str] = OWN_FIELDS) -> Row | None:
         return await self._one(select(*columns(fields)).where(self._own, User.id == user_id))
 
+    async def standing(self, user_id: UUID) -> Row | None:
+        """What a member is worth, with the tier of their organization."""
+        found = select(*columns(("role", "token_epoch", "disabled_at")), Organization.tier)
+        own = found.join(Organization, Organization.id == User.organization_id)
+        return await self._one(own.where(self._own, User.id == user_id))
+
+    async def set_tier(self, tier: str) -> bool:
+        """Whether there is such an organization."""
+        own = update(Organization).where(Organization.id == self.organization_id)
+        changed = await self.session.execute(own.values(tier=tier).returning(Organization.id))
+        return changed.scalar_one_or_none() is not None
+
     async def other_owners(self, user_id: UUID) -> int:
         """Active ones."""
         statement = select(func.count()).where(self._own, IS_ACTIVE_OWNER, User.id != user_id)

@@ -7,7 +7,7 @@ from uuid import UUID
 from app.features.identity.session_service import end_disabled
 from app.features.organizations.repository import MemberRepository, Row
 from app.features.organizations.schemas import MemberPatch
-from app.platform.audit import record
+from app.platform.audit import Actor, record
 from app.platform.errors import Conflict, Forbidden, NotFound
 from app.platform.postgres import ReadSession, WriteSession
 from app.platform.security import revocation_log
@@ -47,8 +47,18 @@ async def change_member(session: WriteSession, caller: Caller, user_id: UUID, bo
 
 
 async def standing(session: ReadSession, organization_id: UUID, user_id: UUID) -> Row | None:
-    """`role`, `token_epoch` and `disabled_at` of a member."""
-    return await MemberRepository(session, organization_id).get(user_id, ("role", "token_epoch", "disabled_at"))
+    """`role`, `token_epoch` and `disabled_at` of a member, and the `tier` of their organization."""
+    return await MemberRepository(session, organization_id).standing(user_id)
+
+
+async def set_tier(session: WriteSession, organization_id: UUID, tier: str) -> None:
+    """For operators. It holds from each member's next access token on, and for API keys when they are looked up again.
+
+    Raises `NotFound`.
+    """
+    if not await MemberRepository(session, organization_id).set_tier(tier):
+        raise NotFound(f"There is no organization {organization_id}.")
+    record(session, Actor(organization_id), "organization.tier_changed", organization_id, tier=tier)
 
 
 def _wanted(member: Row, body: MemberPatch) -> Row:

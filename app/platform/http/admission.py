@@ -6,7 +6,7 @@ from starlette.types import Scope
 
 from app.platform.http.hotpath import CHARGED
 from app.platform.http.recording import header
-from app.platform.limits import Account, Decision, LimitRule, RateLimiter, address_identity
+from app.platform.limits import Account, Decision, LimitRule, RateLimiter, address_identity, caller_identity
 from app.platform.postgres.errors import DatabaseError
 from app.platform.security.api_keys import PREFIX, ApiKeys
 from app.platform.security.caller import Caller
@@ -80,18 +80,20 @@ async def verified_key(token: str, api_keys: ApiKeys, revocations: Revocations) 
 def account_of(
     caller: Identified, rule: LimitRule, limiter: RateLimiter, organization_rule: LimitRule | None
 ) -> Account | None:
-    """Whose limit the request is charged to: the user's, within their organization's, else the address's; None if
-    nothing is limited.
+    """Whose limit the request is charged to (see `LimitRule.per`): that of the API key or the user, within their
+    organization's, both as its tier has them; else the address'. None if nothing is limited.
     """
     if not limiter.enabled:
         return None
     context = current()
-    if not isinstance(caller, Caller):
+    if rule.per == "address" or not isinstance(caller, Caller):
         return limiter.account(address_identity(context.client_address), rule)
     whole = None
     if organization_rule is not None:
-        whole = limiter.account(f"organization:{context.organization_id}", organization_rule)
-    return limiter.account(f"user:{context.caller_id}", rule, whole)
+        whole = limiter.account(
+            f"organization:{context.organization_id}", limiter.rule_for(caller.tier, organization_rule)
+        )
+    return limiter.account(caller_identity(caller, rule), limiter.rule_for(caller.tier, rule), whole)
 
 
 async def admit(scope: Scope, account: Account, limiter: RateLimiter) -> bool:

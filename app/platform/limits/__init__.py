@@ -1,7 +1,7 @@
 """Rate limits: declared at the endpoint, counted in Redis, held by each process alone while Redis is away."""
 
 from app.platform.limits.decision import Decision
-from app.platform.limits.identity import address_identity
+from app.platform.limits.identity import address_identity, caller_identity
 from app.platform.limits.leases import Account
 from app.platform.limits.limiter import RateLimiter
 from app.platform.limits.rules import (
@@ -24,6 +24,7 @@ __all__ = [
     "Limiter",
     "RateLimiter",
     "address_identity",
+    "caller_identity",
     "concurrency_of",
     "limiter",
     "limits_of",

@@ -3,8 +3,10 @@
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
+from types import MappingProxyType
 
 from prometheus_client import Counter
 from redis.exceptions import RedisError
@@ -26,19 +28,34 @@ class RateLimiter:
     holds a lease.
 
     While Redis is away each process holds `local_share` of every limit by itself, so the fleet lets through at most
-    `local_share` * processes of it. `scale` multiplies all amounts.
+    `local_share` * processes of it. `scale` multiplies all amounts, and `tiers` those of callers of a tier.
     """
 
-    def __init__(self, redis: RedisClient, *, scale: float = 1.0, local_share: float, enabled: bool = True) -> None:
+    def __init__(
+        self,
+        redis: RedisClient,
+        *,
+        scale: float = 1.0,
+        local_share: float,
+        enabled: bool = True,
+        tiers: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         self.enabled = enabled
+        self._tiers = tiers
         self._redis = redis
         self.places = Places(redis, local_share=local_share)
         self._buckets = LocalBuckets()
         self._accounts: OrderedDict[tuple[str, LimitRule, Account | None], Account] = OrderedDict()
         self._renewals: set[asyncio.Task[None]] = set()
         self._counters: dict[str, BatchedCounter] = {}
+        self._multiplied = lru_cache(maxsize=1_024)(LimitRule.scaled)
         self._shared_rule = lru_cache(maxsize=1_024)(partial(LimitRule.scaled, factor=scale))
         self._local_rule = lru_cache(maxsize=1_024)(partial(LimitRule.scaled, factor=scale * local_share))
+
+    def rule_for(self, tier: str, rule: LimitRule) -> LimitRule:
+        """What the rule is for callers of a tier: as it was declared where it is strict, or nobody knows the tier."""
+        factor = self._tiers.get(tier, 1.0)
+        return rule if rule.per != "caller" or factor == 1.0 else self._multiplied(rule, factor)
 
     async def check(self, identity: str, rule: LimitRule) -> Decision:
         """Charge one request of `identity` (a short key, made by us: `user:...`, `address:...`). Raises nothing.

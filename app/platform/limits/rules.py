@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import slowapi
 from limits import parse_many
@@ -18,6 +18,7 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 ATTRIBUTE = "__limit_rule__"
 CONCURRENCY_ATTRIBUTE = "__concurrency_limit__"
 
+Per = Literal["caller", "user", "address"]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
@@ -48,11 +49,17 @@ class Limit:
 
 @dataclass(frozen=True)
 class LimitRule:
-    """Limits that hold together: a request is charged `cost` to all of them or nothing. `name` is the bucket."""
+    """Limits that hold together: a request is charged `cost` to all of them or nothing. `name` is the bucket.
+
+    `per` says whose bucket it is. `caller`: the API key's or the user's, as their tier multiplies it, or the address'
+    without either. The others are strict, to keep guessing slow: they are the same in every tier, and no key or account
+    brings another bucket. `user`: whichever key is sent; `address`: whatever is sent.
+    """
 
     name: str
     limits: tuple[Limit, ...]
     cost: int = 1
+    per: Per = "caller"
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -120,17 +127,17 @@ class Limiter(slowapi.Limiter):
         super().__init__(key_func=get_remote_address, auto_check=False, key_style="endpoint")
 
     def limit(  # type: ignore[override]
-        self, limit_value: str, *, name: str | None = None, cost: int = 1
+        self, limit_value: str, *, name: str | None = None, cost: int = 1, per: Per = "caller"
     ) -> Callable[[Endpoint], Endpoint]:
         """Limit each caller of the endpoint. Endpoints that are given the same `name` share one bucket, from which a
-        request takes as much as it is declared to cost.
+        request takes as much as it is declared to cost. Whose bucket it is: see `LimitRule`.
 
         slowapi's other options are refused, not ignored.
         """
 
         def declare(endpoint: Endpoint) -> Endpoint:
             bucket = name or f"{endpoint.__module__}.{endpoint.__name__}"
-            rule = replace(parse_limits(limit_value, bucket), cost=cost)
+            rule = replace(parse_limits(limit_value, bucket), cost=cost, per=per)
             if stacked := limits_of(endpoint):
                 rule = replace(rule, limits=stacked.limits + rule.limits)
             setattr(endpoint, ATTRIBUTE, rule)

@@ -23,6 +23,7 @@ _RANK = {role: rank for rank, role in enumerate(Role)}
 
 
 NO_SESSION = UUID(int=0)
+STANDARD_TIER = "standard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Caller:
     session_id: UUID = NO_SESSION
     epoch: int = 0  # of the user when the token was issued: a later change of what they may do begins another one
     api_key_id: UUID | None = None  # where it was a key that spoke for the user
+    tier: str = STANDARD_TIER  # of the organization: what its rate limits are multiplied by (see `limits`)
     key: str = field(init=False, repr=False, compare=False)  # names the caller in cache and limit keys
 
     def __post_init__(self) -> None:

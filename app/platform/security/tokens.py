@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from app.platform.security.caller import Caller, Role
+from app.platform.security.caller import STANDARD_TIER, Caller, Role
 
 ALGORITHM = "EdDSA"
 TOKEN_TYPE = "at+jwt"
@@ -125,7 +125,15 @@ class TokenIssuer:
         self._lifetime = int(lifetime_seconds)
 
     def issue(
-        self, *, user_id: UUID, organization_id: UUID, role: Role, scopes: Iterable[str], session_id: UUID, epoch: int
+        self,
+        *,
+        user_id: UUID,
+        organization_id: UUID,
+        role: Role,
+        scopes: Iterable[str],
+        session_id: UUID,
+        epoch: int,
+        tier: str = STANDARD_TIER,
     ) -> IssuedToken:
         """`epoch` is the user's (see `revocation.py`)."""
         now = int(time())
@@ -142,6 +150,7 @@ class TokenIssuer:
             "jti": uuid4().hex,
             "sid": str(session_id),
             "epoch": epoch,
+            "tier": tier,
         }
         headers = {"typ": TOKEN_TYPE, "kid": self._keys.key_id}
         token = jwt.encode(claims, self._keys.private_key, algorithm=ALGORITHM, headers=headers)
@@ -228,6 +237,7 @@ def _read(claims: dict[str, Any]) -> _Verified:
         token_id,
         UUID(session_id),
         _epoch(claims["epoch"]),
+        tier=_text(claims.get("tier", STANDARD_TIER)),  # tokens of the release before have none
     )
     return _Verified(caller, float(claims["exp"]))
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from app.platform.security import tokens
-from app.platform.security.caller import Role
+from app.platform.security.caller import STANDARD_TIER, Role
 from app.platform.security.tokens import (
     MAX_TOKEN_CHARACTERS,
     InvalidToken,
@@ -222,6 +222,13 @@ def test_a_caller_comes_back_as_issued() -> None:
     assert caller.scopes == {"equipment:read", "equipment:write"}
     assert len(caller.token_id) == 32
     assert (caller.session_id, caller.epoch) == (SESSION, 3)
+
+
+def test_a_token_of_the_release_before_has_no_tier() -> None:
+    assert verifier().verify(signed(claims(tier=None))).tier == STANDARD_TIER
+    assert verifier().verify(signed(claims(tier="premium"))).tier == "premium"
+    with pytest.raises(InvalidToken):
+        verifier().verify(signed(claims(tier=5)))
 
 
 def test_a_caller_without_scopes() -> None:
