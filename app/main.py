@@ -39,7 +39,6 @@ from app.platform.resilience.deadlines import DeadlineMiddleware
 from app.platform.resilience.drain import Drain, DrainMiddleware
 from app.platform.resilience.overload import AdaptiveLimit, Gate, OverloadMiddleware
 from app.platform.security.headers import CrossSiteWriteMiddleware, SecurityHeadersMiddleware
-from app.platform.telemetry.errors import report_errors
 from app.platform.telemetry.logs import AccessLog, configure_logging
 from app.platform.telemetry.metrics import RequestMetrics
 from app.platform.telemetry.middleware import QUIET_PATHS, RequestContextMiddleware
@@ -119,6 +118,7 @@ def create_app(settings: Settings | None = None, open_resources: OpenResources =
             Middleware(PublicDocumentsMiddleware, rules=PUBLIC_DOCUMENTS, surrogate_keys=surrogate_keys),
         ],
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours tell it all
         redirect_slashes=False,
     )
     app.state.drain = drain
@@ -134,6 +134,8 @@ def create_app(settings: Settings | None = None, open_resources: OpenResources =
 def configure_observation(settings: Settings) -> None:
     configure_logging(settings.log_level, settings.log_format)
     if settings.sentry_dsn is not None:
+        from app.platform.telemetry.errors import report_errors  # weighs 8 MB
+
         report_errors(
             settings.sentry_dsn.get_secret_value(),
             environment=settings.environment,

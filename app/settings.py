@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     admission_wait_ms: Milliseconds = 500  # for a place; then 503
     cache_enabled: bool = True
     cache_max_entry_bytes: int = Field(1_048_576, gt=0)
-    cache_memory_bytes: int = Field(67_108_864, ge=0)  # of answers in memory, per process; 0: in Redis alone
+    cache_memory_bytes: int = Field(16_777_216, ge=0)  # of answers in memory, per process; 0: in Redis alone
     rate_limit_enabled: bool = True
     rate_limit_scale: float = Field(
         1.0, gt=0, le=1_000_000

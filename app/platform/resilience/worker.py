@@ -24,6 +24,8 @@ from uvicorn.config import Config
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
+from app.platform.resilience.allocator import give_memory_back
+
 if TYPE_CHECKING:  # gunicorn's master imports this module, and has no metrics of its own
     from app.platform.resilience.drain import Drain
 
@@ -85,6 +87,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     }
 
     async def _serve(self) -> None:
+        give_memory_back()
         self.config.app = self.wsgi
         server = DrainingServer(self.config, self.wsgi.state.drain)
         self._install_sigquit_handler()
