@@ -1,8 +1,7 @@
 """What lives as long as the process: opened in the lifespan, closed in reverse. Settings become plain values here."""
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -35,10 +34,10 @@ from app.platform.security.refresh_tokens import RefreshTokens
 from app.platform.security.revocation import Revocations
 from app.platform.security.revocation_log import RevocationLog
 from app.platform.security.sealing import Sealer
-from app.platform.security.secrets import Keyring, SecretFiles
+from app.platform.security.secrets import SecretFiles
 from app.platform.security.tokens import SigningKeys, TokenIssuer, TokenVerifier
 from app.platform.telemetry.context import current
-from app.secret_files import secret_files
+from app.rotation import Keyrings, secret_watch
 from app.settings import Settings
 
 EXPIRY_SECONDS = 1.0
@@ -80,8 +79,7 @@ class Resources:
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """Raises nothing when a server is away: the service starts, and serves what it can."""
-    secret = settings.secret_key.get_secret_value()
-    ring = keyring(settings)
+    rings = Keyrings.of(settings)
     folder = key_folder(settings)
     keys = signing_keys(settings) if folder is None else folder.keys
     redis = redis_client(settings)
@@ -98,7 +96,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         enabled=settings.rate_limit_enabled,
         tiers=settings.rate_limit_tiers,
     )
-    consistency = Consistency(redis, ConsistencyTokens(ring), enabled=settings.consistency_enabled)
+    consistency = Consistency(redis, ConsistencyTokens(rings.signing), enabled=settings.consistency_enabled)
 
     async def invalidate(commit: Commit) -> None:
         await cache.invalidate(commit.tags, commit.wal_position)
@@ -112,11 +110,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             await revocations.refresh()
             revocation_news.tell(redis)
 
-    keys_of_audit = AuditKeys(lambda: ring.secrets)
-    trail = AuditTrail(keys_of_audit, enabled=settings.audit_enabled)
-    database = Database(
-        database_options(settings), on_commit=(hear, invalidate, remember), before_commit=(trail.write,)
-    )
+    trail = AuditTrail(rings.audit, enabled=settings.audit_enabled)
+    database = Database(database_options(settings), on_commit=(hear, invalidate, remember), before_commit=(trail,))
     revocations = revocations_of(database, settings)
     await cache.start()
     hearing = asyncio.create_task(revocation_news.listen(redis, revocations))
@@ -125,8 +120,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     noting_uses = asyncio.create_task(api_keys.run())
     reminders = reminders_of(database)
     reminding = asyncio.create_task(reminders.run())
-    checkpoints = asyncio.create_task(checkpoints_of(database, keys_of_audit, settings))
-    rotating = asyncio.create_task(rotation_of(settings, ring, database, redis).run())
+    checkpoints = asyncio.create_task(checkpoints_of(database, rings.audit, settings))
+    rotating = asyncio.create_task(rotation_of(settings, rings, database, redis).run())
     await database.start()
     try:
         await revocations.start()
@@ -138,8 +133,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             cache=cache,
             rate_limiter=rate_limiter,
             consistency=consistency,
-            idempotency=Idempotency(ring, enabled=settings.idempotency_enabled),
-            cursors=CursorSigner(ring),
+            idempotency=Idempotency(rings.signing, enabled=settings.idempotency_enabled),
+            cursors=CursorSigner(rings.signing),
             passwords=PasswordHasher(settings.password_hash_concurrency),
             signing_keys=keys,
             token_issuer=TokenIssuer(
@@ -150,7 +145,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             ),
             token_verifier=TokenVerifier(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience),
             revocations=revocations,
-            refresh_tokens=RefreshTokens.keyed_by(secret),
+            refresh_tokens=RefreshTokens.keyed_by(rings.signing),
             session_limits=SessionLimits(
                 idle_seconds=settings.session_idle_seconds,
                 absolute_seconds=settings.session_absolute_seconds,
@@ -159,7 +154,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             ),
             api_keys=api_keys,
             password_policy=PasswordPolicy(BreachedPasswords((SHIPPED, *settings.breached_passwords_files))),
-            sealer=sealer(settings),
+            sealer=Sealer(rings.sealing),
             service_name=settings.service_name,
             verified_email_needed=settings.verified_email_needed,
             reminders=reminders,
@@ -225,32 +220,24 @@ async def checkpoints_of(database: Database, keys: AuditKeys, settings: Settings
         await Checkpoints(database, keys, interval_seconds=settings.audit_checkpoint_seconds).run()
 
 
-def keyring(settings: Settings) -> Keyring:
-    accepted = [secret.get_secret_value() for secret in settings.secret_keys_accepted]
-    return Keyring(settings.secret_key.get_secret_value(), accepted)
+def rotation_of(settings: Settings, rings: Keyrings, database: Database, redis: RedisClient) -> SecretFiles:
+    """Passwords are for new connections; the rings are for whatever was made with them."""
+    return secret_watch(
+        settings,
+        lambda now: use_credentials(database, now),
+        rings.follow,
+        lambda now: redis.use_url(now.redis_url.get_secret_value()),
+    )
 
 
-def rotation_of(settings: Settings, ring: Keyring, database: Database, redis: RedisClient) -> SecretFiles:
-    """Of what came from files. Passwords are for new connections; the ring is for whatever was made with it."""
-
-    def rotated(found: Mapping[str, str]) -> None:
-        now = Settings(_env_file=None, **{**settings.model_dump(exclude_unset=True), **found})
-        options = database_options(now)
-        database.use_credentials(options.url, options.replica_urls)
-        current, *accepted = keyring(now).secrets
-        ring.use(current, accepted)
-        redis.use_url(now.redis_url.get_secret_value())
-
-    return SecretFiles(secret_files(Settings.model_fields, os.environ), rotated)
+def use_credentials(database: Database, settings: Settings) -> None:
+    """Raises ValueError."""
+    options = database_options(settings)
+    database.use_credentials(options.url, options.replica_urls)
 
 
 def audit_keys(settings: Settings) -> AuditKeys:
-    ring = keyring(settings)
-    return AuditKeys(lambda: ring.secrets)
-
-
-def sealer(settings: Settings) -> Sealer:
-    return Sealer([key.get_secret_value() for key in (settings.encryption_key, *settings.encryption_keys_previous)])
+    return Keyrings.of(settings).audit
 
 
 def key_folder(settings: Settings) -> KeyFolder | None:

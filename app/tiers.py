@@ -21,7 +21,7 @@ async def set_tier(settings: Settings, organization_id: UUID, tier: str) -> None
     """With an entry in the organization's audit log. Raises `NotFound`, or what the database raises."""
     options = replace(database_options(settings), pool_size=1, pool_overflow=0, replica_urls=())
     trail = AuditTrail(audit_keys(settings), enabled=settings.audit_enabled)
-    database = Database(options, before_commit=(trail.write,))
+    database = Database(options, before_commit=(trail,))
     await database.start()
     try:
         async with database.write() as session:

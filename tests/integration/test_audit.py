@@ -16,11 +16,16 @@ from fastapi import FastAPI
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from app import worker
+from app.platform.audit import Actor, record
 from app.platform.audit.checkpoints import Checkpoints, anchor_of
 from app.platform.audit.tables import AuditEntry
+from app.platform.audit.trail import NoTrail
 from app.platform.audit.verification import Report, chained, verify
+from app.platform.postgres import Database
 from app.platform.security.caller import Role
-from app.resources import audit_keys
+from app.resources import audit_keys, database_options
+from app.rotation import Keyrings
 from tests.support.api import (
     API,
     PROJECT,
@@ -142,6 +147,24 @@ async def test_control_without_the_log_there_is_no_entry(services: DataServices,
     async with running(new_app(services, DATABASE, audit_enabled=False)) as app, in_process(app, owner) as client:
         await add_item(client)
         assert await entries(client) == []
+
+
+async def test_what_the_worker_records_is_written_too(people: People, owner: Person, client: httpx.AsyncClient) -> None:
+    rings = Keyrings.of(people.settings)
+    async with worker.open_database(people.settings, rings) as database, database.write() as session:
+        await session.execute(text("SELECT 1"))
+        record(session, Actor(owner.organization_id), "test.done")
+    [entry] = await entries(client)
+    assert (entry["action"], entry["actor_id"]) == ("test.done", None)
+    assert (await after(people, owner)).found == 0
+
+
+async def test_where_no_trail_writes_it_nothing_is_recorded_in_silence(people: People, owner: Person) -> None:
+    database = Database(database_options(people.settings))
+    async with database.write() as session:
+        with pytest.raises(NoTrail):
+            record(session, Actor(owner.organization_id), "test.done")
+    await database.aclose()
 
 
 # Who may read it

@@ -1,4 +1,4 @@
-"""Secrets are rotated while requests come in, and none fails; and nothing tells them."""
+"""Secrets are rotated while requests come in, and none fails; what an old key sealed moves on; nothing tells them."""
 
 import asyncio
 import sys
@@ -6,15 +6,19 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import httpx
+import pyotp
 import pytest
+import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from fastapi import FastAPI
 from sqlalchemy import make_url
 
+from app.features.identity.resealing import seal_anew
 from app.main import create_app
 from app.platform.security.api_keys import new_key
 from app.platform.security.caller import Role
@@ -22,7 +26,8 @@ from app.platform.security.secrets import Keyring, SecretFiles
 from app.resources import Resources
 from app.settings import Settings
 from tests.support.api import People, Person, api_settings, connected, in_process, new_app, running
-from tests.support.calls import EQUIPMENT, add_item, item_body
+from tests.support.calls import EQUIPMENT, add_item, body_of, item_body
+from tests.support.identity import AUTH, PASSWORD, bearer, log_in, logged_in, refresh
 from tests.support.stack import POOLED, DataServices, Service, free_ports, superuser
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -45,7 +50,7 @@ class Mounted:
 @pytest.fixture
 def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mounted:
     mounted = Mounted(tmp_path)
-    mounted.write(secret_key=OLD, secret_keys_accepted="")
+    mounted.write(secret_key=OLD, secret_keys_accepted="", encryption_key=OLD, encryption_keys_previous="")
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
     monkeypatch.setattr(SecretFiles.__init__, "__kwdefaults__", {"look_seconds": LOOK_SECONDS})
     return mounted
@@ -67,42 +72,69 @@ def signing_key() -> str:
 
 async def until_read(apps: list[FastAPI], current: str) -> None:
     async with asyncio.timeout(10):
-        while any(secrets_of(app)[0] != current for app in apps):  # noqa: ASYNC110 - a file tells no one
+        while any(held[0] != current for app in apps for held in secrets_of(app)):  # noqa: ASYNC110 - a file tells no one
             await asyncio.sleep(LOOK_SECONDS)
 
 
 async def until_accepted(apps: list[FastAPI], secret: str) -> None:
     async with asyncio.timeout(10):
-        while any(secret not in secrets_of(app) for app in apps):  # noqa: ASYNC110
+        while any(secret not in held for app in apps for held in secrets_of(app)):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_SECONDS)
 
 
-def secrets_of(app: FastAPI) -> tuple[str, ...]:
+def secrets_of(app: FastAPI) -> list[tuple[str, ...]]:
+    """Those that sign, and those that seal."""
     parts: Resources = app.state.resources
-    return parts.cursors._keys._ring.secrets
+    return [parts.cursors._keys._ring.secrets, parts.sealer._keys._ring.secrets]
 
 
-class Clients:
-    """Each makes a cursor, a consistency token and a keyed write at one instance, and uses them at the other."""
+class Load:
+    """Several at once who do something at one instance and go on with it at the other."""
 
-    def __init__(self, apps: list[FastAPI], person: Person) -> None:
-        self.apps, self.person = apps, person
+    def __init__(self, apps: list[FastAPI]) -> None:
+        self.apps = apps
         self.failed: list[str] = []
         self.rounds = 0
         self.enough = asyncio.Event()
 
     async def work(self) -> None:
-        async with in_process(self.apps[0], self.person) as one, in_process(self.apps[1], self.person) as other:
-            for client in (one, other):
-                client.headers["Authorization"] = f"Bearer {self.token()}"
+        async with in_process(self.apps[0]) as one, in_process(self.apps[1]) as other:
+            await self.enter(one, other)
             while not self.enough.is_set():
                 await self.round(one, other)
+                self.rounds += 1
                 one, other = other, one
+
+    async def enter(self, one: httpx.AsyncClient, other: httpx.AsyncClient) -> None:
+        raise NotImplementedError
+
+    async def round(self, one: httpx.AsyncClient, other: httpx.AsyncClient) -> None:
+        raise NotImplementedError
 
     async def more_rounds(self, count: int = 8) -> None:
         enough = self.rounds + count
-        while self.rounds < enough:  # noqa: ASYNC110 - several tasks take part
-            await asyncio.sleep(LOOK_SECONDS)
+        async with asyncio.timeout(60):
+            while self.rounds < enough and not self.failed:  # noqa: ASYNC110 - several tasks take part
+                await asyncio.sleep(LOOK_SECONDS)
+
+    def expect(self, what: str, answer: httpx.Response, status: int) -> Any:
+        if answer.status_code != status:
+            self.failed.append(f"{what}: {answer.text}")
+        return answer.json() if answer.content else None
+
+
+class Clients(Load):
+    """A cursor, a consistency token and a keyed write."""
+
+    def __init__(self, apps: list[FastAPI], person: Person) -> None:
+        super().__init__(apps)
+        self.person = person
+
+    async def enter(self, one: httpx.AsyncClient, other: httpx.AsyncClient) -> None:
+        for client in (one, other):
+            client.headers["Authorization"] = f"Bearer {self.token()}"
+        for _ in range(2):
+            await add_item(one)
 
     def token(self) -> str:
         parts: Resources = self.apps[0].state.resources
@@ -118,57 +150,85 @@ class Clients:
     async def round(self, one: httpx.AsyncClient, other: httpx.AsyncClient) -> None:
         key, body = {"Idempotency-Key": str(uuid4())}, item_body(asset_tag=str(uuid4()))
         written = await one.post(EQUIPMENT, json=body, headers=key)
-        page = await one.get(EQUIPMENT, params={"limit": 1, "sort": "-created_at"})
+        self.expect("written", written, 201)
+        page = self.expect("page", await one.get(EQUIPMENT, params={"limit": 1, "sort": "-created_at"}), 200)
         await asyncio.sleep(0.02)
-        again = await other.post(EQUIPMENT, json=body, headers=key)
-        cursor = page.json().get("next_cursor")
-        rest = await other.get(EQUIPMENT, params={"limit": 1, "sort": "-created_at", "cursor": cursor})
-        expected = {"written": (written, 201), "repeated": (again, 201), "page": (page, 200), "next page": (rest, 200)}
-        for name, (answer, status) in expected.items():
-            if answer.status_code != status:
-                self.failed.append(f"{name}: {answer.text}")
+        self.expect("repeated", await other.post(EQUIPMENT, json=body, headers=key), 201)
+        rest = {"limit": 1, "sort": "-created_at", "cursor": page.get("next_cursor")}
+        self.expect("next page", await other.get(EQUIPMENT, params=rest), 200)
         token = written.headers["x-consistency-token"]
         if self.apps[0].state.resources.consistency._tokens.verify(token) is None:
             self.failed.append("consistency token")
-        self.rounds += 1
+
+
+class Users(Load):
+    """A refresh whose answer is lost, and a second factor that is set up, enabled and disabled."""
+
+    def __init__(self, apps: list[FastAPI]) -> None:
+        super().__init__(apps)
+        self.refresh_tokens: dict[int, str] = {}
+
+    async def enter(self, one: httpx.AsyncClient, other: httpx.AsyncClient) -> None:
+        _, token = await logged_in(one)
+        self.refresh_tokens[id(asyncio.current_task())] = token["refresh_token"]
+
+    async def round(self, one: httpx.AsyncClient, other: httpx.AsyncClient) -> None:
+        mine = id(asyncio.current_task())
+        lost = self.expect("refreshed", await refresh(one, self.refresh_tokens[mine]), 200)
+        await asyncio.sleep(0.02)
+        token = self.expect("refreshed again", await refresh(other, self.refresh_tokens[mine]), 200)
+        if token.get("refresh_token") != lost.get("refresh_token"):
+            self.failed.append("the lost answer's token is another")
+            self.enough.set()
+            return
+        self.refresh_tokens[mine] = token["refresh_token"]
+        await self.second_factor(one, other, bearer(token))
+
+    async def second_factor(self, one: httpx.AsyncClient, other: httpx.AsyncClient, headers: dict[str, str]) -> None:
+        password = {"password": PASSWORD}
+        setup = self.expect("set up", await one.post(f"{AUTH}/2fa/setup", json=password, headers=headers), 200)
+        await asyncio.sleep(0.02)
+        first = {"otp": pyotp.TOTP(setup["secret"]).now()}
+        enabled = self.expect("enabled", await other.post(f"{AUTH}/2fa/enable", json=first, headers=headers), 200)
+        if codes := enabled.get("recovery_codes"):
+            code = password | {"otp": codes[0]}
+            self.expect("disabled", await one.post(f"{AUTH}/2fa/disable", json=code, headers=headers), 204)
 
 
 @asynccontextmanager
-async def under_load(apps: list[FastAPI], people: People) -> AsyncIterator[Clients]:
-    person = await people.join()
-    clients = Clients(apps, person)
+async def under_load(load: Load) -> AsyncIterator[Load]:
     async with asyncio.TaskGroup() as group:
-        async with in_process(apps[0], person) as first:
-            first.headers["Authorization"] = f"Bearer {clients.token()}"
-            for _ in range(3):
-                await add_item(first)
-        tasks = [group.create_task(clients.work()) for _ in range(4)]
-        await clients.more_rounds()
-        yield clients
-        await clients.more_rounds()
-        clients.enough.set()
+        tasks = [group.create_task(load.work()) for _ in range(4)]
+        await load.more_rounds()
+        yield load
+        await load.more_rounds()
+        load.enough.set()
         await asyncio.wait(tasks)
 
 
-async def test_a_rotation_in_two_steps_fails_no_request(
-    services: DataServices, api_database: str, people: People, mounted: Mounted
-) -> None:
-    async with instances(services, api_database, 2) as apps, under_load(apps, people) as clients:
-        mounted.write(secret_keys_accepted=NEW)
-        await until_accepted(apps, NEW)
-        mounted.write(secret_keys_accepted=OLD)
-        mounted.write(secret_key=NEW)
-        await until_read(apps, NEW)
-    assert clients.failed == []
+@pytest_asyncio.fixture(loop_scope="session", params=["clients", "users"])
+async def load(
+    request: pytest.FixtureRequest, services: DataServices, api_database: str, people: People, mounted: Mounted
+) -> AsyncIterator[Load]:
+    async with instances(services, api_database, 2) as apps:
+        yield Users(apps) if request.param == "users" else Clients(apps, await people.join())
 
 
-async def test_control_a_rotation_in_one_step_fails_some(
-    services: DataServices, api_database: str, people: People, mounted: Mounted
-) -> None:
-    async with instances(services, api_database, 2) as apps, under_load(apps, people) as clients:
-        mounted.write(secret_key=NEW)
-        await until_read(apps, NEW)
-    assert clients.failed
+async def test_a_rotation_in_two_steps_fails_no_request(load: Load, mounted: Mounted) -> None:
+    async with under_load(load):
+        mounted.write(secret_keys_accepted=NEW, encryption_keys_previous=NEW)
+        await until_accepted(load.apps, NEW)
+        mounted.write(secret_keys_accepted=OLD, encryption_keys_previous=OLD)
+        mounted.write(secret_key=NEW, encryption_key=NEW)
+        await until_read(load.apps, NEW)
+    assert load.failed == []
+
+
+async def test_control_a_rotation_in_one_step_fails_some(load: Load, mounted: Mounted) -> None:
+    async with under_load(load):
+        mounted.write(secret_key=NEW, encryption_key=NEW)
+        await until_read(load.apps, NEW)
+    assert load.failed
 
 
 async def test_what_cant_be_used_changes_nothing(
@@ -176,9 +236,9 @@ async def test_what_cant_be_used_changes_nothing(
 ) -> None:
     mounted.write(database_pool_size="5")
     async with instances(services, api_database, 1) as apps:
-        mounted.write(secret_key=NEW, database_pool_size="many")
+        mounted.write(secret_key=NEW, encryption_key=NEW, database_pool_size="many")
         await asyncio.sleep(6 * LOOK_SECONDS)
-        assert secrets_of(apps[0])[0] == OLD
+        assert [held[0] for held in secrets_of(apps[0])] == [OLD, OLD]
         mounted.write(database_pool_size="5")
         await until_read(apps, NEW)
 
@@ -218,6 +278,57 @@ async def role_of_new_connection(app: FastAPI) -> str:
         return str(await connection.fetchval("SELECT current_user"))
     finally:
         await connection.close()
+
+
+# An old key is retired
+
+
+@asynccontextmanager
+async def with_a_factor(app: FastAPI) -> AsyncIterator[tuple[dict[str, Any], list[str]]]:
+    """A user, and the recovery codes: each needs what is sealed to be opened first."""
+    async with in_process(app) as client:
+        user, token = await logged_in(client)
+        headers = bearer(token)
+        setup = await client.post(f"{AUTH}/2fa/setup", json={"password": PASSWORD}, headers=headers)
+        first = {"otp": pyotp.TOTP(body_of(setup)["secret"]).now()}
+        yield user, body_of(await client.post(f"{AUTH}/2fa/enable", json=first, headers=headers))["recovery_codes"]
+
+
+async def log_in_status(app: FastAPI, user: dict[str, Any], code: str) -> int:
+    async with in_process(app) as client:
+        return (await log_in(client, user["email"], otp=code)).status_code
+
+
+async def test_what_an_old_key_sealed_is_sealed_anew_and_then_the_old_key_can_go(
+    services: DataServices, api_database: str, people: People, mounted: Mounted
+) -> None:
+    async with instances(services, api_database, 1) as apps, with_a_factor(apps[0]) as (user, codes):
+        [app], parts = apps, apps[0].state.resources
+        mounted.write(encryption_key=NEW, encryption_keys_previous=OLD, secret_key=NEW, secret_keys_accepted=OLD)
+        await until_read(apps, NEW)
+        assert await log_in_status(app, user, codes[0]) == 200, "with both keys"
+        assert await seal_anew(parts.database, parts.sealer) >= 1
+        assert await seal_anew(parts.database, parts.sealer) == 0, "nothing is left to do"
+        mounted.write(encryption_keys_previous="")
+        await until_gone(app, OLD)
+        assert await log_in_status(app, user, codes[1]) == 200, "with the new one alone"
+
+
+async def test_control_an_old_key_that_goes_too_early_opens_nothing(
+    services: DataServices, api_database: str, people: People, mounted: Mounted
+) -> None:
+    async with instances(services, api_database, 1) as apps, with_a_factor(apps[0]) as (user, codes):
+        mounted.write(encryption_key=NEW, secret_key=NEW)
+        await until_read(apps, NEW)
+        assert await log_in_status(apps[0], user, codes[0]) == 500
+        async with connected(superuser(people.dsn)) as connection:
+            await connection.execute("DELETE FROM second_factors WHERE user_id = $1", UUID(user["id"]))
+
+
+async def until_gone(app: FastAPI, secret: str) -> None:
+    async with asyncio.timeout(10):
+        while secret in app.state.resources.sealer._keys._ring.secrets:  # noqa: ASYNC110 - a file tells no one
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 # Nothing tells them

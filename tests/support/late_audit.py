@@ -15,7 +15,7 @@ async def commit_first(self: WriteSession) -> None:
     acts = self.info.pop(trail.PENDING, ())
     await commit(self)
     if acts:
-        [write] = [finish.__self__ for finish in self._before_commit]  # type: ignore[attr-defined]
+        [write] = [finish for finish in self.before_commit if isinstance(finish, trail.AuditTrail)]
         async with self.bind.connect() as connection:  # type: ignore[union-attr]
             for act in acts:
                 await connection.execute(select(trail.APPEND), write._row(act))

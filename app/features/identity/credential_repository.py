@@ -74,6 +74,18 @@ class CredentialRepository:
         )
         return await self.session.scalar(instead.returning(SecondFactor.user_id)) is not None
 
+    async def factors_after(self, user_id: UUID, limit: int) -> Sequence[tuple[UUID, bytes]]:
+        """Of users past that one, in their order, with what is sealed."""
+        statement = select(SecondFactor.user_id, SecondFactor.sealed_secret).where(SecondFactor.user_id > user_id)
+        rows = await self.session.execute(statement.order_by(SecondFactor.user_id).limit(limit))
+        return [(row.user_id, row.sealed_secret) for row in rows]
+
+    async def reseal(self, user_id: UUID, sealed_secret: bytes, *, instead_of: bytes) -> bool:
+        """False where another was set up meanwhile."""
+        same = (SecondFactor.user_id == user_id, SecondFactor.sealed_secret == instead_of)
+        statement = update(SecondFactor).where(*same).values(sealed_secret=sealed_secret)
+        return await self.session.scalar(statement.returning(SecondFactor.user_id)) is not None
+
     async def use_step(self, user_id: UUID, step: int) -> bool:
         """Of many that use the same step at once one gets it: the others find it used when they get the row."""
         unused = (SecondFactor.user_id == user_id, SecondFactor.last_step < step)

@@ -106,12 +106,12 @@ class Sessions:
             session.touch(tag(found["id"], TAG))
             SESSIONS.labels("refreshed").inc()
             return found, successor
-        if self._is_repeated(token, successor, found):
+        if (given := self._given_before(token, found)) is not None:
             SESSIONS.labels("repeated").inc()
             if found["previous_repeated"]:
                 return None
             await repository.mark_repeated(token.session_id)
-            return found, successor
+            return found, given
         if token.genuine:
             SESSIONS.labels("reused").inc()
             await _end(session, found["organization_id"], found["id"], "token reused", [token.session_id])
@@ -121,13 +121,17 @@ class Sessions:
         in_time = found["expires_in"] > 0 and found["used_ago"] < self.policy.idle.total_seconds()
         return in_time and found["ended_at"] is None and found["disabled_at"] is None
 
-    def _is_repeated(self, token: RefreshToken, successor: RefreshToken, found: Row) -> bool:
-        """The token just before, so soon that its answer may have been lost; its successor is still the newest one."""
-        return (
-            found["rotated_ago"] <= self.policy.grace.total_seconds()
-            and compare_digest(token.digest, found["previous_hash"] or b"")
-            and compare_digest(successor.digest, found["token_hash"])
+    def _given_before(self, token: RefreshToken, found: Row) -> RefreshToken | None:
+        """The successor of the token just before, so soon that its answer may have been lost; it is newest still."""
+        in_grace = found["rotated_ago"] <= self.policy.grace.total_seconds()
+        if not in_grace or not compare_digest(token.digest, found["previous_hash"] or b""):
+            return None
+        newest = (
+            each
+            for each in self.tokens.successors(token, found["salt"])
+            if compare_digest(each.digest, found["token_hash"])
         )
+        return next(newest, None)
 
     async def listed(self, session: ReadSession, caller: Caller) -> Sequence[Row]:
         repository = SessionRepository(session)

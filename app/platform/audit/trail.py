@@ -66,21 +66,28 @@ def record(session: WriteSession, who: Who, action: str, target_id: UUID | None 
     """This transaction does `action` (`equipment.created`) to `target_id`: it commits with an entry, or not at all.
 
     Details are texts, integers, booleans, None and lists of them; never secrets, and no more of a person than an id.
+    Raises `NoTrail`.
     """
+    if not any(isinstance(finish, AuditTrail) for finish in session.before_commit):
+        raise NoTrail("this database has no audit trail: the entry would be lost")
     pending: list[_Act] = session.info.setdefault(PENDING, [])
     if not pending:
         event.listen(session.sync_session, "after_rollback", lambda _: pending.clear())
     pending.append(_Act(who, action, target_id, details))
 
 
+class NoTrail(RuntimeError):
+    """The session's database was opened without an `AuditTrail` among its `before_commit`: a mistake in the code."""
+
+
 class AuditTrail:
-    """`enabled=False`: nothing is written."""
+    """One of what a database does `before_commit`. `enabled=False`: nothing is written."""
 
     def __init__(self, keys: AuditKeys, *, enabled: bool = True) -> None:
         self._keys = keys
         self._enabled = enabled
 
-    async def write(self, session: WriteSession) -> None:
+    async def __call__(self, session: WriteSession) -> None:
         """Before COMMIT, and last of all: from here on the transaction has one of its organization's lanes."""
         acts: Sequence[_Act] = session.info.pop(PENDING, ())
         if not self._enabled:

@@ -32,6 +32,10 @@ class MailSender:
         self._sender = sender
         self._writers = writers
 
+    def use(self, postman: Postman) -> None:
+        """From the next mail on: its password was changed."""
+        self._postman = postman
+
     async def run(self, stopping: asyncio.Event) -> None:
         """Whatever becomes of the servers."""
         while not stopping.is_set():

@@ -128,7 +128,7 @@ class WriteSession(AsyncSession):
         self, server: Server, *, on_commit: Committed, commit_seconds: float, before_commit: Sequence[Finishing] = ()
     ) -> None:
         super().__init__(server.engine, expire_on_commit=False)
-        self._before_commit = before_commit
+        self.before_commit = before_commit
         self._server = server
         self._on_commit = on_commit
         self._commit_seconds = commit_seconds
@@ -163,7 +163,7 @@ class WriteSession(AsyncSession):
         tags = self.touched
         async with self._committing:
             await self.flush()
-            for finish in self._before_commit:
+            for finish in self.before_commit:
                 await finish(self)
             try:
                 written = await self._commit()

@@ -7,6 +7,9 @@ token and the key, still can't make one.
 
 The tag tells a token of an older generation, whose hash is forgotten, from one that was made up: only the former is a
 reason to end the session.
+
+A rotation ends no session: which token is the next one is known by its hash, whatever key it was derived with. The keys
+of before are for what was derived or tagged with them: a lost answer's successor, and the reuse of an old token.
 """
 
 import base64
@@ -18,6 +21,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
+from app.platform.security.secrets import DerivedKeys, Keyring
+
 PREFIX = "hrr_"  # what a scanner for leaked secrets can look for
 SECRET_BYTES, TAG_BYTES = 32, 16
 MAX_CHARACTERS = 128
@@ -26,7 +31,7 @@ MAX_CHARACTERS = 128
 class RefreshToken(NamedTuple):
     session_id: UUID
     secret: bytes
-    genuine: bool  # by its tag: this service made it, with the present key
+    genuine: bool  # by its tag: this service made it, with a key of the ring
 
     @property
     def digest(self) -> bytes:
@@ -36,21 +41,27 @@ class RefreshToken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RefreshTokens:
-    key: bytes = field(repr=False)
+    _keys: DerivedKeys = field(repr=False)
 
     @classmethod
-    def keyed_by(cls, secret: str) -> "RefreshTokens":
-        return cls(hashlib.blake2b(secret.encode(), person=b"refresh-tokens").digest())
+    def keyed_by(cls, secret: str | Keyring) -> "RefreshTokens":
+        return cls(Keyring.of(secret).derived(_key))
 
     def first(self, session_id: UUID) -> RefreshToken:
         return RefreshToken(session_id, secrets.token_bytes(SECRET_BYTES), genuine=True)
 
     def successor(self, token: RefreshToken, salt: bytes) -> RefreshToken:
-        derived = self._mac(b"next", token.session_id.bytes, salt, token.secret)
-        return RefreshToken(token.session_id, derived, genuine=True)
+        return self.successors(token, salt)[0]
+
+    def successors(self, token: RefreshToken, salt: bytes) -> list[RefreshToken]:
+        """One by each key of the ring: that by the present one, then those that another instance, or this one before a
+        rotation, may have given.
+        """
+        parts = token.session_id.bytes, salt, token.secret
+        return [RefreshToken(token.session_id, _mac(key, b"next", *parts), genuine=True) for key in self._keys.all]
 
     def text(self, token: RefreshToken) -> str:
-        whole = token.session_id.bytes + token.secret + self._tag(token.session_id, token.secret)
+        whole = token.session_id.bytes + token.secret + _tag(self._keys.first, token.session_id, token.secret)
         return PREFIX + base64.urlsafe_b64encode(whole).rstrip(b"=").decode()
 
     def parse(self, text: str) -> RefreshToken | None:
@@ -64,11 +75,18 @@ class RefreshTokens:
         if len(whole) != 16 + SECRET_BYTES + TAG_BYTES:
             return None
         session_id, secret, tag = UUID(bytes=whole[:16]), whole[16:-TAG_BYTES], whole[-TAG_BYTES:]
-        return RefreshToken(session_id, secret, hmac.compare_digest(tag, self._tag(session_id, secret)))
+        genuine = any(hmac.compare_digest(tag, _tag(key, session_id, secret)) for key in self._keys.all)
+        return RefreshToken(session_id, secret, genuine)
 
-    def _tag(self, session_id: UUID, secret: bytes) -> bytes:
-        return self._mac(b"tag", session_id.bytes, secret)[:TAG_BYTES]
 
-    def _mac(self, purpose: bytes, *parts: bytes) -> bytes:
-        """The parts have lengths of their own, and the purposes differ: no two inputs read the same."""
-        return hmac.digest(self.key, b"\0".join((purpose, b"".join(parts))), "sha256")
+def _key(secret: str) -> bytes:
+    return hashlib.blake2b(secret.encode(), person=b"refresh-tokens").digest()
+
+
+def _tag(key: bytes, session_id: UUID, secret: bytes) -> bytes:
+    return _mac(key, b"tag", session_id.bytes, secret)[:TAG_BYTES]
+
+
+def _mac(key: bytes, purpose: bytes, *parts: bytes) -> bytes:
+    """The parts have lengths of their own, and the purposes differ: no two inputs read the same."""
+    return hmac.digest(key, b"\0".join((purpose, b"".join(parts))), "sha256")

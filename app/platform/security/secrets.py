@@ -20,15 +20,15 @@ class Keyring:
     """The secret that signs, and those that are accepted beside it. Its text and its `repr` hold none of them."""
 
     def __init__(self, current: str, accepted: Sequence[str] = ()) -> None:
-        self.use(current, accepted)
+        self._secrets: tuple[str, ...] = (current, *accepted)
 
     @classmethod
     def of(cls, secret: "str | Keyring") -> "Keyring":
         return secret if isinstance(secret, Keyring) else cls(secret)
 
-    def use(self, current: str, accepted: Sequence[str] = ()) -> None:
-        """From now on, wherever this ring is used."""
-        self._secrets = (current, *accepted)
+    def follow(self, other: "Keyring") -> None:
+        """What the other one holds now, from now on, wherever this ring is used."""
+        self._secrets = other.secrets
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -82,25 +82,27 @@ def read_secret(path: Path) -> str:
 class SecretFiles:
     """Looks at the files again and again, and hands over all of them when one has changed.
 
-    By their content: a secret manager exchanges a link above them, which no time of a file need tell. `rotated` raises
+    By their content: a secret manager exchanges a link above them, which no time of a file need tell. `find` names the
+    files each time, since one may be added; one that was there and is gone changes nothing. `rotated` raises
     `ValueError` for what can't be used; then everything stays as it is until they change again.
     """
 
     def __init__(
         self,
-        files: Mapping[str, Path],
+        find: Callable[[], Mapping[str, Path]],
         rotated: Callable[[Mapping[str, str]], None],
         *,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
-        self._files = dict(files)
+        self._find = find
+        self._files: dict[str, Path] = {}
         self._rotated = rotated
         self._look_seconds = look_seconds
         self._seen: bytes | None = None
 
     async def run(self) -> None:
-        """Until it is cancelled; returns at once where there are no files."""
-        while self._files:
+        """Until it is cancelled."""
+        while True:
             await self.look()
             await asyncio.sleep(self._look_seconds)
 
@@ -110,10 +112,10 @@ class SecretFiles:
         except UnreadableSecret as error:
             logger.warning("secrets stay as they are: %s", error)
             return
-        seen = sha256("\0".join(found.values()).encode()).digest()
+        seen = sha256(repr(sorted(found.items())).encode()).digest()
         first, changed = self._seen is None, seen != self._seen
         self._seen = seen
-        if first or not changed:
+        if not changed or not found:
             return
         try:
             self._rotated(found)
@@ -121,9 +123,11 @@ class SecretFiles:
             # The text of the error may hold what was read.
             logger.error("secrets stay as they are: what the files hold now can't be used")
             ROTATIONS.labels("refused").inc()
-        else:
+            return
+        if not first:  # else they are those of the start, unless they changed in between
             logger.info("secrets were read anew")
             ROTATIONS.labels("done").inc()
 
     def _read(self) -> dict[str, str]:
+        self._files |= self._find()
         return {name: read_secret(path) for name, path in self._files.items()}

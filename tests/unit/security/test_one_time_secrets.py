@@ -8,6 +8,7 @@ import pytest
 from app.platform.security import totp
 from app.platform.security.password_policy import SHIPPED, BreachedPasswords, PasswordPolicy
 from app.platform.security.sealing import Sealer, Unreadable
+from app.platform.security.secrets import Keyring
 from app.platform.security.single_use import code_digest, digest, new_code, new_token
 
 # RFC 6238, appendix B: the last six digits of the SHA-1 row.
@@ -32,7 +33,7 @@ def test_what_is_no_code_matches_no_step(code: str) -> None:
 
 
 def test_what_is_sealed_is_opened_for_its_purpose_alone() -> None:
-    sealer = Sealer(["a key"])
+    sealer = Sealer("a key")
     sealed = sealer.seal(b"a secret", b"ann")
     assert sealer.open(sealed, b"ann") == b"a secret"
     assert b"a secret" not in sealed
@@ -43,10 +44,28 @@ def test_what_is_sealed_is_opened_for_its_purpose_alone() -> None:
 
 
 def test_a_key_is_changed_with_an_overlap() -> None:
-    sealed = Sealer(["old"]).seal(b"a secret", b"ann")
-    assert Sealer(["new", "old"]).open(sealed, b"ann") == b"a secret"
+    ring = Keyring("old")
+    sealer = Sealer(ring)
+    before = sealer.seal(b"a secret", b"ann")
+    assert not sealer.rotating
+    ring.follow(Keyring("new", ["old"]))
+    after = sealer.seal(b"a secret", b"ann")
+    assert sealer.rotating
+    assert [sealer.open(sealed, b"ann") for sealed in (before, after)] == [b"a secret"] * 2
+    ring.follow(Keyring("new"))
+    assert sealer.open(after, b"ann") == b"a secret"
     with pytest.raises(Unreadable):
-        Sealer(["new"]).open(sealed, b"ann")
+        sealer.open(before, b"ann")
+
+
+def test_what_an_old_key_has_sealed_is_sealed_anew_and_nothing_else() -> None:
+    sealed, sealer = Sealer("old").seal(b"a secret", b"ann"), Sealer(Keyring("new", ["old"]))
+    renewed = sealer.renewed(sealed, b"ann")
+    assert renewed is not None
+    assert Sealer("new").open(renewed, b"ann") == b"a secret"
+    assert sealer.renewed(renewed, b"ann") is None
+    with pytest.raises(Unreadable):
+        sealer.renewed(sealed, b"bob")
 
 
 def test_tokens_and_codes_are_long_random_and_kept_as_digests() -> None:

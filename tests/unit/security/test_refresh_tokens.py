@@ -5,6 +5,7 @@ from uuid import uuid4
 import pytest
 
 from app.platform.security.refresh_tokens import RefreshTokens
+from app.platform.security.secrets import Keyring
 
 TOKENS = RefreshTokens.keyed_by("a secret of the tests")
 SALT = b"s" * 32
@@ -41,6 +42,32 @@ def test_one_that_was_made_up_is_told_from_ours() -> None:
     read = TOKENS.parse(RefreshTokens.keyed_by("another").text(token))
     assert read is not None
     assert not read.genuine
+
+
+def test_while_the_key_is_rotated_tokens_of_both_keys_are_ours_and_each_successor_is_known() -> None:
+    ring = Keyring("old")
+    tokens = RefreshTokens.keyed_by(ring)
+    token = tokens.first(uuid4())
+    text, successor = tokens.text(token), tokens.successor(token, SALT)
+    ring.follow(Keyring("new", ["old"]))
+    read = tokens.parse(text)
+    assert read is not None
+    assert read.genuine
+    assert successor in tokens.successors(token, SALT)
+    assert tokens.successor(token, SALT) == RefreshTokens.keyed_by("new").successor(token, SALT) != successor
+
+
+def test_when_the_old_key_is_gone_it_makes_nothing_of_ours() -> None:
+    ring = Keyring("old")
+    tokens = RefreshTokens.keyed_by(ring)
+    token = tokens.first(uuid4())
+    text, successor = tokens.text(token), tokens.successor(token, SALT)
+    ring.follow(Keyring("new"))
+    read = tokens.parse(text)
+    assert read is not None
+    assert not read.genuine
+    assert read.digest == token.digest, "its session goes on: that is known by its hash"
+    assert successor not in tokens.successors(token, SALT)
 
 
 def test_what_is_kept_is_not_what_logs_in() -> None:

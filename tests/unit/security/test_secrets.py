@@ -18,7 +18,7 @@ def test_what_is_derived_follows_the_ring() -> None:
     ring = Keyring("one")
     keys = ring.derived(derive)
     assert keys.all == (derive("one"),)
-    ring.use("two", ["one"])
+    ring.follow(Keyring("two", ["one"]))
     assert keys.all == (derive("two"), derive("one"))
     assert keys.first == derive("two")
 
@@ -58,7 +58,7 @@ class Rotations:
     def __init__(self, folder: Path) -> None:
         self.file = folder / "key"
         self.seen: list[str] = []
-        self.files = SecretFiles({"key": self.file}, self.rotated)
+        self.files = SecretFiles(lambda: {"key": self.file}, self.rotated)
         self.write("one")
 
     def rotated(self, found: Mapping[str, str]) -> None:
@@ -70,14 +70,26 @@ class Rotations:
         self.file.write_text(secret)
 
 
-async def test_a_change_is_handed_over_once(tmp_path: Path) -> None:
+async def test_the_first_look_and_each_change_are_handed_over_once(tmp_path: Path) -> None:
     rotations = Rotations(tmp_path)
     for _ in range(2):
         await rotations.files.look()
     rotations.write("two")
     for _ in range(2):
         await rotations.files.look()
-    assert rotations.seen == ["two"]
+    assert rotations.seen == ["one", "two"]
+
+
+async def test_a_file_that_is_added_is_seen_and_one_that_is_gone_changes_nothing(tmp_path: Path) -> None:
+    seen: list[Mapping[str, str]] = []
+    files = SecretFiles(lambda: {path.name: path for path in tmp_path.iterdir()}, seen.append)
+    (tmp_path / "one").write_text("1")
+    await files.look()
+    (tmp_path / "two").write_text("2")
+    await files.look()
+    (tmp_path / "one").unlink()
+    await files.look()
+    assert seen == [{"one": "1"}, {"one": "1", "two": "2"}]
 
 
 async def test_a_link_that_leads_elsewhere_is_a_change(tmp_path: Path) -> None:
@@ -88,13 +100,13 @@ async def test_a_link_that_leads_elsewhere_is_a_change(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.symlink_to("one")
     seen: list[str] = []
-    files = SecretFiles({"key": data / "key"}, lambda found: seen.append(found["key"]))
+    files = SecretFiles(lambda: {"key": data / "key"}, lambda found: seen.append(found["key"]))
     await files.look()
     new = tmp_path / "new"
     new.symlink_to("two")
     new.replace(data)
     await files.look()
-    assert seen == ["two"]
+    assert seen == ["one", "two"]
 
 
 class Lines(logging.Handler):
@@ -126,11 +138,13 @@ async def test_what_cant_be_used_is_left_alone_and_not_told(tmp_path: Path, line
     await rotations.files.look()
     rotations.write("three")
     await rotations.files.look()
-    assert rotations.seen == ["three"]
+    assert rotations.seen == ["one", "three"]
     complaints = [record for record in lines.records if record.levelno >= logging.WARNING]
     assert [record.levelno for record in complaints] == [logging.ERROR, logging.WARNING]
     assert not any("bad-secret" in record.getMessage() or record.exc_info for record in complaints)
 
 
-async def test_without_files_there_is_nothing_to_look_at() -> None:
-    await SecretFiles({}, lambda _: None).run()
+async def test_without_files_nothing_is_handed_over() -> None:
+    seen: list[Mapping[str, str]] = []
+    await SecretFiles(dict, seen.append).look()
+    assert seen == []
