@@ -197,9 +197,9 @@ def api_keys_of(database: Database, settings: Settings) -> ApiKeys:
         async with database.read(fresh=True) as session:
             return await keys_service.find(session, digest)
 
-    async def note_use(key_ids: Collection[UUID]) -> None:
+    async def note_use(keys: Collection[tuple[UUID, UUID]]) -> None:
         async with database.write() as session:
-            await keys_service.note_use(session, key_ids)
+            await keys_service.note_use(session, keys)
 
     # Where nobody says what was revoked, a key is looked up twice a second.
     seconds = REMEMBER_SECONDS if settings.revocation_enabled else UNHEARD_SECONDS

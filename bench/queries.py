@@ -1,16 +1,21 @@
-"""Every query of the repositories, by method and variant: for `make explain` and tests/integration/test_plans.py."""
+"""The lists of the repositories, by filter and order: for `make explain` and tests/integration/test_plans.py."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.features.checkouts.models import Checkout
+from app.features.api_keys.repository import LISTING as API_KEYS
+from app.features.api_keys.repository import ApiKeyRepository
+from app.features.api_keys.schemas import ApiKeysQuery
+from app.features.audit.repository import LISTING as AUDIT
+from app.features.audit.repository import AuditRepository
+from app.features.audit.schemas import AuditQuery
 from app.features.checkouts.repository import LISTING as CHECKOUTS
 from app.features.checkouts.repository import CheckoutRepository
 from app.features.checkouts.schemas import CheckoutsQuery
@@ -19,14 +24,17 @@ from app.features.equipment.repository import LISTING as EQUIPMENT
 from app.features.equipment.repository import EquipmentRepository
 from app.features.equipment.schemas import EquipmentQuery
 from app.features.identity.models import User
-from app.features.identity.repository import IdentityRepository
+from app.features.organizations.invitation_repository import LISTING as INVITATIONS
+from app.features.organizations.invitation_repository import InvitationRepository
+from app.features.organizations.invitation_schemas import InvitationsQuery
+from app.features.organizations.repository import LISTING as MEMBERS
+from app.features.organizations.repository import MemberRepository
+from app.features.organizations.schemas import MembersQuery
 from app.platform.http.cursors import Position
 from app.platform.http.pagination import CursorSigner, Listing, ListParams, Window
 from app.platform.http.totals import total_of
-from app.platform.postgres.base import uuid7
 
 SIGNER = CursorSigner("plans")
-NEW_PERSON = {"email": "new@example.com", "full_name": "New", "role": "member", "password_hash": "-"}
 NOW = datetime.now(UTC)
 MOST_PER_ITEM = 50
 Filters = Mapping[str, dict[str, Any]]
@@ -65,6 +73,16 @@ CHECKOUT_FILTERS: Filters = {
     "since": {"updated_since": NOW - timedelta(days=500)},
     "since yesterday": {"updated_since": NOW - timedelta(days=1)},
 }
+API_KEY_FILTERS: Filters = {"all": {}, "user": {"user_id": ONE}}
+AUDIT_FILTERS: Filters = {
+    "all": {},
+    "action": {"action": "equipment.created"},
+    "actor": {"actor_id": ONE},
+    "target": {"target_id": ONE},
+    "since": {"since": NOW - timedelta(days=1)},
+    "until": {"until": NOW - timedelta(days=1)},
+    "action, since": {"action": "equipment.created", "since": NOW - timedelta(days=1)},
+}
 
 
 def with_ids(values: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,103 +90,96 @@ def with_ids(values: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any
     return {name: str(row[name]) if value == ONE else value for name, value in values.items()}
 
 
+class List(NamedTuple):
+    """A list of a repository, and the filters that it is asked for with."""
+
+    repository: Callable[..., Any]
+    listing: Listing
+    query: type[ListParams]
+    filters: Filters
+
+    @property
+    def method(self) -> str:
+        return f"{self.repository.__name__}.page"
+
+    @property
+    def model(self) -> Any:
+        return cast(Any, self.listing.tiebreak).class_
+
+
+LISTS = (
+    List(EquipmentRepository, EQUIPMENT, EquipmentQuery, EQUIPMENT_FILTERS),
+    List(CheckoutRepository, CHECKOUTS, CheckoutsQuery, CHECKOUT_FILTERS),
+    List(MemberRepository, MEMBERS, MembersQuery, {"all": {}}),
+    List(InvitationRepository, INVITATIONS, InvitationsQuery, {"all": {}}),
+    List(ApiKeyRepository, API_KEYS, ApiKeysQuery, API_KEY_FILTERS),
+    List(AuditRepository, AUDIT, AuditQuery, AUDIT_FILTERS),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
-    """`run` sends one statement."""
+    """`run` sends statements, of which the one with this number is meant. `counts`: it reads all that is counted."""
 
     method: str
     variant: str
     run: Callable[[AsyncSession], Awaitable[Any]]
-    is_list: bool = False
+    statement: int = 0
+    counts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Rows of one organization, from the middle of its lists."""
+    """Rows of one organization, from the middle of its lists: by table, where it has some."""
 
     organization_id: UUID
-    item: Mapping[str, Any]
-    checkout: Mapping[str, Any]
+    rows: Mapping[str, Mapping[str, Any]]
     item_ids: Sequence[UUID]
     email: str
 
     @classmethod
     async def of(cls, session: AsyncSession, organization_id: UUID) -> "Examples":
         """Raises `sqlalchemy.exc.NoResultFound` for an organization without a checkout."""
-        own = Checkout.organization_id == organization_id
-        middle = select(func.count() / 2).where(own).scalar_subquery()
-        checkouts = select(Checkout.__table__).where(own).order_by(Checkout.id)
-        checkout = (await session.execute(checkouts.offset(middle).limit(1))).mappings().one()
-        items = select(Equipment.__table__).where(Equipment.organization_id == organization_id)
-        item = (await session.execute(items.where(Equipment.id == checkout["equipment_id"]))).mappings().one()
+        models = [each.model for each in LISTS]
+        found = {model.__tablename__: await middle(session, model, organization_id) for model in models}
+        rows = {table: row for table, row in found.items() if row is not None}
         ids = select(Equipment.id).where(Equipment.organization_id == organization_id).order_by(Equipment.id).limit(200)
-        email = await session.scalar(select(User.email).where(User.id == checkout["user_id"]))
-        assert email is not None
-        return cls(organization_id, dict(item), dict(checkout), (await session.scalars(ids)).all(), email)
+        email = select(User.email).where(User.id == rows["checkouts"]["user_id"])
+        email_found = (await session.execute(email)).scalar_one()
+        return cls(organization_id, rows, (await session.scalars(ids)).all(), email_found)
 
 
-def queries(examples: Examples) -> Iterator[Query]:
-    equipment = partial(EquipmentRepository, organization_id=examples.organization_id)
-    checkouts = partial(CheckoutRepository, organization_id=examples.organization_id)
-    for query in _pages(equipment, EQUIPMENT, EquipmentQuery, EQUIPMENT_FILTERS, examples.item):
-        yield replace(query, method="EquipmentRepository.page")
-    for query in _pages(checkouts, CHECKOUTS, CheckoutsQuery, CHECKOUT_FILTERS, examples.checkout):
-        yield replace(query, method="CheckoutRepository.page")
-    item, checkout, ids = examples.item["id"], examples.checkout["id"], examples.item_ids
-    user, email = examples.checkout["user_id"], examples.email
-    new_item = {"asset_tag": "a new one", "name": "An item", "category": "camera"}
-    new_checkout = {"equipment_id": item, "user_id": user, "due_at": NOW}
-    for name, run in {
-        "EquipmentRepository.get": lambda session: equipment(session).get(item),
-        "EquipmentRepository.lock": lambda session: equipment(session).lock(item),
-        "EquipmentRepository.add": lambda session: equipment(session).add(new_item),
-        "EquipmentRepository.change": lambda session: equipment(session).change(item, {"name": "Another"}),
-        "EquipmentRepository.remove": lambda session: equipment(session).remove(item),
-        "EquipmentRepository.figures": lambda session: equipment(session).figures(),
-        "CheckoutRepository.get": lambda session: checkouts(session).get(checkout),
-        "CheckoutRepository.add": lambda session: checkouts(session).add(new_checkout),
-        "CheckoutRepository.close": lambda session: checkouts(session).close(checkout, "good", None),
-        "CheckoutRepository.newest_of": lambda session: checkouts(session).newest_of(ids, ("id",), MOST_PER_ITEM),
-        "CheckoutRepository.open_of": lambda session: checkouts(session).open_of(ids, ("id",)),
-        "CheckoutRepository.figures": lambda session: checkouts(session).figures(),
-        "IdentityRepository.user_by_id": lambda session: IdentityRepository(session).user_by_id(user),
-        "IdentityRepository.user_by_email": lambda session: IdentityRepository(session).user_by_email(
-            email, "192.0.2.1"
-        ),
-        "IdentityRepository.user": lambda session: IdentityRepository(session).user(examples.organization_id, user),
-        "IdentityRepository.hold": lambda session: IdentityRepository(session).hold(user, "a hash"),
-        "IdentityRepository.next_epoch": lambda session: IdentityRepository(session).next_epoch(
-            examples.organization_id, user
-        ),
-        "IdentityRepository.add_owner": lambda session: IdentityRepository(session).add_owner(
-            "New", **NEW_PERSON, organization_id=uuid7()
-        ),
-    }.items():
-        yield Query(name, "", run)
+async def middle(session: AsyncSession, model: Any, organization_id: UUID) -> Mapping[str, Any] | None:
+    own = model.organization_id == organization_id
+    half = select(func.count() / 2).where(own).scalar_subquery()
+    rows = await session.execute(select(model.__table__).where(own).order_by(model.id).offset(half).limit(1))
+    return rows.mappings().one_or_none()
+
+
+def pages(examples: Examples) -> Iterator[Query]:
+    """Of all lists of which the organization has something."""
+    for each in LISTS:
+        if (row := examples.rows.get(each.model.__tablename__)) is not None:
+            yield from _pages(each, examples.organization_id, row)
 
 
 def window_of(listing: Listing, query: ListParams, scope: Any) -> Window:
     return SIGNER.window(listing, query, scope)
 
 
-def _pages(
-    repository: Callable[..., Any],
-    listing: Listing,
-    query_type: type[ListParams],
-    filters: Filters,
-    example: Mapping[str, Any],
-) -> Iterator[Query]:
+def _pages(each: List, organization_id: UUID, example: Mapping[str, Any]) -> Iterator[Query]:
     """The first page and one from the middle: of each filter in the default order, and of all in each order."""
-    for name, values in filters.items():
+    listing, repository = each.listing, partial(each.repository, organization_id=organization_id)
+    for name, values in each.filters.items():
+        wanted = with_ids(values, example)
         sorts = listing.sorts if name == "all" else [listing.default_sort.removeprefix("-")]
         for sort in (f"{sign}{key}" for key in sorts for sign in ("", "-")):
-            query = query_type(**with_ids(values, example), sort=sort)
+            query = each.query(**wanted, sort=sort)
             for start in ("first", "deep"):
                 page = partial(_page, repository, listing, query, example if start == "deep" else None)
-                yield Query("page", f"{name}, sort={sort}, {start}", page, is_list=True)
-        yield Query(
-            "page", f"{name}, total=exact", partial(_count, repository, query_type(**with_ids(values, example)))
-        )
+                yield Query(each.method, f"{name}, sort={sort}, {start}", page)
+        count = partial(_count, repository, each.query(**wanted))
+        yield Query(each.method, f"{name}, total=exact", count, counts=True)
 
 
 async def _page(

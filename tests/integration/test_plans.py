@@ -3,40 +3,46 @@
 One organization has most of the rows, others have few: a plan that is good for one may be bad for the other.
 """
 
+import importlib
 import inspect
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 import pytest_asyncio
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from app.features.checkouts.repository import LISTING as CHECKOUTS
+import app.features
 from app.features.checkouts.repository import CheckoutRepository
-from app.features.checkouts.schemas import CheckoutsQuery
 from app.features.equipment.models import Equipment
 from app.features.equipment.repository import LISTING as EQUIPMENT
 from app.features.equipment.repository import EquipmentRepository
 from app.features.equipment.schemas import EquipmentQuery
-from app.features.identity.repository import IdentityRepository
+from app.features.organizations.repository import MemberRepository
 from app.platform.http.cursors import Position
 from app.platform.http.pagination import Listing, Slice
 from app.seed import Plan as SeedPlan
 from app.seed import seed
-from bench.explain import explain
+from bench.explain import Explainer, explain
 from bench.plans import Plan
-from bench.queries import CHECKOUT_FILTERS, EQUIPMENT_FILTERS, window_of, with_ids
+from bench.queries import LISTS, Examples, List, middle, window_of, with_ids
+from bench.single_queries import name_of, queries
 from tests.support.api import connected, create_database, in_database
-from tests.support.plans import Plans, told_plans
+from tests.support.crowd import add_crowd
+from tests.support.plans import BIG, Plans, told_plans
 from tests.support.stack import DataServices, as_asyncpg
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ROWS = {"big": 100_000, "small": 500}
 DEPTH = 0.9
+FIELDS = {"equipment": ("id", "updated_at"), "checkouts": ("id", "due_at", "status")}
+LISTED = [(each, name) for each in LISTS for name in each.filters]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -46,7 +52,8 @@ async def dsn(services: DataServices) -> str:
     async with connected(dsn) as connection:
         for rows in ROWS.values():
             await seed(connection, SeedPlan(rows, checkouts=1, document_bytes=0))
-        await connection.execute("VACUUM ANALYZE equipment, checkouts")
+        await add_crowd(connection, await organization_of(dsn, ROWS["big"]))
+        await connection.execute(f"VACUUM ANALYZE {', '.join(BIG)}")
     return dsn
 
 
@@ -82,7 +89,7 @@ async def cursor_at(repository: Any, listing: Listing, query: Any, number: int) 
 
 
 async def plan_of_page(plans: Plans, repository: Any, listing: Listing, query: Any) -> Plan:
-    fields = ("id", "updated_at") if listing is EQUIPMENT else ("id", "due_at", "status")
+    fields = FIELDS.get(listing.name, ("id",))
     window = window_of(listing, query, repository.organization_id)
     [plan] = await plans.of(lambda: repository.page(query, fields, window))
     return plan
@@ -106,19 +113,13 @@ async def faults_of_pages(plans: Plans, repository: Any, listing: Listing, query
     return faults
 
 
-@pytest.mark.parametrize("name", EQUIPMENT_FILTERS)
-async def test_lists_of_equipment(plans: Plans, organization: UUID, name: str) -> None:
-    repository = EquipmentRepository(plans.session, organization)
-    query = EquipmentQuery(**EQUIPMENT_FILTERS[name])
-    assert await faults_of_pages(plans, repository, EQUIPMENT, query) == {}
-
-
-@pytest.mark.parametrize("name", CHECKOUT_FILTERS)
-async def test_lists_of_checkouts(plans: Plans, organization: UUID, name: str) -> None:
-    repository = CheckoutRepository(plans.session, organization)
-    [one] = await rows_of(repository, CHECKOUTS, CheckoutsQuery(limit=1), ("user_id", "equipment_id"))
-    query = CheckoutsQuery(**with_ids(CHECKOUT_FILTERS[name], one))
-    assert await faults_of_pages(plans, repository, CHECKOUTS, query) == {}
+@pytest.mark.parametrize(("each", "name"), LISTED, ids=lambda value: getattr(value, "method", value))
+async def test_lists(plans: Plans, organization: UUID, each: List, name: str) -> None:
+    example = await middle(plans.session, each.model, organization)
+    assert example is not None
+    query = each.query(**with_ids(each.filters[name], example))
+    repository = each.repository(plans.session, organization)
+    assert await faults_of_pages(plans, repository, each.listing, query) == {}
 
 
 async def rows_of(repository: Any, listing: Listing, query: Any, fields: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -138,18 +139,55 @@ async def test_relations(plans: Plans, organization: UUID) -> None:
     assert max(newest.buffers, current.buffers) < 20 * len(ids)
 
 
-async def test_single_rows(plans: Plans, organization: UUID) -> None:
-    equipment, checkouts = (kind(plans.session, organization) for kind in (EquipmentRepository, CheckoutRepository))
-    [item] = await rows_of(equipment, EQUIPMENT, EquipmentQuery(limit=1), ("id",))
-    [checkout] = await rows_of(checkouts, CHECKOUTS, CheckoutsQuery(limit=1), ("id",))
-    for work in (
-        lambda: equipment.get(item["id"]),
-        lambda: equipment.lock(item["id"]),
-        lambda: checkouts.get(checkout["id"]),
-        checkouts.figures,
-    ):
-        [plan] = await plans.of(work)
-        assert plan.faults == []
+async def test_no_query_reads_a_big_table_from_end_to_end_unless_it_counts(dsn: str, organization: UUID) -> None:
+    async with explainer(dsn) as (session, explaining):
+        faults = {}
+        for query in queries(await Examples.of(session, organization)):
+            plan = await explaining.plan(query)
+            if plan.faults and not query.counts:
+                faults[f"{query.method} {query.variant}"] = plan.faults
+    assert faults == {}
+
+
+@asynccontextmanager
+async def explainer(dsn: str) -> AsyncIterator[tuple[AsyncSession, Explainer]]:
+    engine = create_async_engine(as_asyncpg(dsn))
+    async with AsyncSession(engine) as session:
+        yield session, Explainer(engine, BIG, analyze=False)
+    await engine.dispose()
+
+
+def of_repositories() -> set[str]:
+    """The names of all queries: coroutines in the modules of repositories, public ones."""
+    found = set()
+    for path in Path(app.features.__path__[0]).glob("*/*repository.py"):
+        module = importlib.import_module(f"app.features.{path.parent.name}.{path.stem}")
+        own = [each for each in vars(module).values() if getattr(each, "__module__", "") == module.__name__]
+        kinds = [each for each in own if inspect.isclass(each) and each.__name__.endswith("Repository")]
+        methods = [(f"{kind.__name__}.{name}", each) for kind in kinds for name, each in vars(kind).items()]
+        functions = [(name_of(each), each) for each in own if inspect.isfunction(each)]
+        named = [(name, each) for name, each in methods + functions if not name.rpartition(".")[2].startswith("_")]
+        found |= {name for name, each in named if inspect.iscoroutinefunction(each)}
+    return found
+
+
+async def without_plan(dsn: str, organization: UUID) -> set[str]:
+    async with explainer(dsn) as (session, _):
+        return of_repositories() - {query.method for query in queries(await Examples.of(session, organization))}
+
+
+async def test_every_query_of_every_repository_has_a_plan(dsn: str, big: UUID) -> None:
+    assert await without_plan(dsn, big) == set()
+    assert len(of_repositories()) > 60
+
+
+async def test_control_a_new_query_without_a_plan_is_noticed(
+    dsn: str, big: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def by_name(self: MemberRepository, name: str) -> None: ...
+
+    monkeypatch.setattr(MemberRepository, "by_name", by_name, raising=False)
+    assert await without_plan(dsn, big) == {"MemberRepository.by_name"}
 
 
 @pytest.mark.parametrize("filters", [{}, {"category": "camera"}, {"q": "cam"}])
@@ -209,12 +247,8 @@ async def test_make_explain_shows_every_query_and_runs_none(dsn: str, capsys: py
         before = await connection.fetchrow(rows)
         assert await explained(dsn) == 0
         assert await connection.fetchrow(rows) == before
-    shown = capsys.readouterr().out
-    for repository in (EquipmentRepository, CheckoutRepository, IdentityRepository):
-        methods = [name for name, method in vars(repository).items() if inspect.iscoroutinefunction(method)]
-        assert {name for name in methods if not name.startswith("_")} <= set(
-            re.findall(rf"^{repository.__name__}\.(\w+)$", shown, re.MULTILINE)
-        )
+    shown = re.findall(r"^([\w.]+)$", capsys.readouterr().out, re.MULTILINE)
+    assert of_repositories() <= set(shown)
 
 
 async def test_control_make_explain_fails_without_the_indexes(dsn: str) -> None:

@@ -23,7 +23,12 @@ TELL_EVERY_PLAN = (
     "SET auto_explain.log_level = notice",
     "SET jit = off",
 )
-BIG = frozenset({"equipment", "checkouts"})
+BIG = frozenset(
+    (
+        *("equipment", "checkouts", "organizations", "users", "sessions", "api_keys", "invitations", "audit_entries"),
+        *("single_use_tokens", "second_factors", "recovery_codes"),
+    )
+)
 
 
 class Plans:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.features.api_keys.models import ApiKey
@@ -87,8 +87,8 @@ async def find(session: AsyncSession, digest: bytes) -> Row | None:
     return None if row is None else dict(row)
 
 
-async def note_use(session: AsyncSession, key_ids: Collection[UUID]) -> None:
-    """Of any organization: they were used just now. Written once a minute at most, however often they are."""
+async def note_use(session: AsyncSession, keys: Collection[tuple[UUID, UUID]]) -> None:
+    """Each with its organization: they were used just now. Written once a minute at most, however often they are."""
     is_old = ApiKey.last_used_at.is_(None) | (ApiKey.last_used_at < func.now() - USE_PRECISION)
-    statement = update(ApiKey).where(ApiKey.id.in_(key_ids), is_old)
+    statement = update(ApiKey).where(tuple_(ApiKey.organization_id, ApiKey.id).in_(keys), is_old)
     await session.execute(statement.values(last_used_at=func.now()))

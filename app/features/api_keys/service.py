@@ -121,8 +121,9 @@ async def find(session: ReadSession, digest: bytes) -> FoundKey | None:
     return FoundKey(caller, key["expires_at"].timestamp())
 
 
-async def note_use(session: WriteSession, key_ids: Collection[UUID]) -> None:
-    await queries.note_use(session, key_ids)
+async def note_use(session: WriteSession, keys: Collection[tuple[UUID, UUID]]) -> None:
+    """Each with its organization."""
+    await queries.note_use(session, keys)
 
 
 def whose(caller: Caller, wanted: UUID | None) -> UUID | None:

@@ -13,7 +13,7 @@ from app.features.identity.repository import Row
 from app.platform.postgres import repository
 
 SHOWN = (Session.id, Session.device, Session.address, Session.created_at, Session.last_used_at, Session.expires_at)
-NOW = func.clock_timestamp()  # not the transaction's begin: it may have waited for a lock since
+NOW = func.clock_timestamp()  # not the transaction's begin: it may have waited for a lock; no index is looked up by it
 
 
 @repository
@@ -81,7 +81,7 @@ class SessionRepository:
 
     async def forget(self) -> None:
         """Those that are past the end of their time, whether or not they were ended before."""
-        await self.session.execute(delete(Session).where(Session.expires_at < NOW))
+        await self.session.execute(delete(Session).where(Session.expires_at < func.now()))
 
     async def _update(self, session_id: UUID, **values: Any) -> None:
         await self.session.execute(update(Session).where(Session.id == session_id).values(**values))

@@ -53,7 +53,7 @@ class FoundKey:
 
 
 Find = Callable[[bytes], Awaitable[FoundKey | None]]
-NoteUse = Callable[[Collection[UUID]], Awaitable[None]]
+NoteUse = Callable[[Collection[tuple[UUID, UUID]]], Awaitable[None]]  # each with its organization
 
 
 def new_key() -> str:
@@ -105,7 +105,7 @@ class ApiKeys:
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
         self._flights = SingleFlight[FoundKey | None]()
         self._lookups = asyncio.Semaphore(MOST_LOOKUPS)
-        self._used: set[UUID] = set()
+        self._used: set[tuple[UUID, UUID]] = set()
 
     def known(self, token: str) -> Caller | None:
         """Whose it is, where that is known without asking."""
@@ -162,5 +162,5 @@ class ApiKeys:
 
     def _in_use(self, found: FoundKey) -> Caller:
         if found.caller.api_key_id is not None:
-            self._used.add(found.caller.api_key_id)
+            self._used.add((found.caller.organization_id, found.caller.api_key_id))
         return found.caller

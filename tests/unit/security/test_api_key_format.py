@@ -44,8 +44,8 @@ class Keys:
         self.at_once -= 1
         return self.found if digest == digest_of(self.key) else None
 
-    async def note_use(self, key_ids: Collection[UUID]) -> None:
-        self.used += key_ids
+    async def note_use(self, keys: Collection[tuple[UUID, UUID]]) -> None:
+        self.used += [key_id for _, key_id in keys]
 
 
 def test_keys_differ_and_have_one_form() -> None:
