@@ -74,7 +74,8 @@ async def accept(body: Acceptance, parts: Resources, session: WriteSession) -> A
     return await service.accept(session, token, body.full_name, await parts.passwords.hash(password))
 
 
-@router.delete("/{invitation_id}", status_code=204, responses=problem_responses(NotFound))
+# An id alone: `accept` is none, and has no DELETE.
+@router.delete("/{invitation_id:uuid}", status_code=204, responses=problem_responses(NotFound))
 async def revoke_invitation(invitation_id: UUID, caller: Manager, session: WriteSession) -> None:
     """Take an invitation back: its token is no good any more."""
     await service.revoke(session, caller, invitation_id)

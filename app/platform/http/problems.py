@@ -357,11 +357,10 @@ def _handler(translate: Translate) -> Handler:
 
 
 def _allowed_methods(request: Request) -> str:
-    """Of all routes of the path, a literal one before templates; Starlette's own `Allow` has the first's alone."""
-    path, routes = request.scope["path"], iter_route_contexts(request.app.routes)
-    matching = [route for route in routes if route.path_regex.match(path)]
-    matching = [route for route in matching if route.path == path] or matching
-    return ", ".join(sorted({method for route in matching for method in route.methods or ()}))
+    """Of all routes of the path; Starlette's own `Allow` has those of the first alone."""
+    routes = iter_route_contexts(request.app.routes)
+    matching = [route.methods or () for route in routes if route.path_regex.match(request.scope["path"])]
+    return ", ".join(sorted({method for methods in matching for method in methods}))
 
 
 # In the OpenAPI document
