@@ -14,6 +14,7 @@ from app.features.identity.reminders import Reminders
 from app.platform.audit import AuditKeys, AuditTrail
 from app.platform.audit.checkpoints import Checkpoints
 from app.platform.cache import ResponseCache
+from app.platform.http import fleet_timeline
 from app.platform.http.consistency import Consistency
 from app.platform.http.idempotency import Idempotency
 from app.platform.http.kept_answers import expire
@@ -96,7 +97,12 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         enabled=settings.rate_limit_enabled,
         tiers=settings.rate_limit_tiers,
     )
-    consistency = Consistency(redis, ConsistencyTokens(rings.signing), enabled=settings.consistency_enabled)
+    consistency = Consistency(
+        redis,
+        ConsistencyTokens(rings.signing),
+        enabled=settings.consistency_enabled,
+        heard=lambda position: database.heard(position),
+    )
 
     async def invalidate(commit: Commit) -> None:
         await cache.invalidate(commit.tags, commit.wal_position)
@@ -122,7 +128,9 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     reminding = asyncio.create_task(reminders.run())
     checkpoints = asyncio.create_task(checkpoints_of(database, rings.audit, settings))
     rotating = asyncio.create_task(rotation_of(settings, rings, database, redis).run())
+    await fleet_timeline.exchange(redis, database)
     await database.start()
+    telling_timeline = asyncio.create_task(fleet_timeline.keep_exchanging(redis, database))
     try:
         await revocations.start()
         await check_connections(database, settings)
@@ -161,7 +169,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         )
     finally:
         await revocations.aclose()
-        for task in (checkpoints, noting_uses, reminding, rotating, hearing, watching):
+        for task in (telling_timeline, checkpoints, noting_uses, reminding, rotating, hearing, watching):
             task.cancel()
             await asyncio.wait([task])
         await database.aclose()

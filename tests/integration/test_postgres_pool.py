@@ -12,7 +12,7 @@ from app.platform.postgres.budget import ConnectionBudgetExceeded, Fleet
 from app.platform.postgres.database import Database
 from app.platform.postgres.errors import DatabaseBusy, DatabaseUnavailable
 from tests.support.database import administer, create_registers, new_request, open_database
-from tests.support.stack import POOLED, DataServices
+from tests.support.stack import DataServices, as_asyncpg
 
 SMALL = {"pool_size": 5, "pool_overflow": 0, "replica_urls": ()}
 
@@ -103,9 +103,15 @@ async def test_a_fleet_that_fits_is_accepted(services: DataServices) -> None:
         await database.check_budget(Fleet(instances=2, workers=2))
 
 
-@pytest.mark.skipif(POOLED, reason="how many share a pooler can't be seen from here: the budget is not asked")
+async def test_behind_a_pooler_the_budget_is_not_asked(services: DataServices) -> None:
+    """How many share the pooler can't be seen from here."""
+    async with open_database(services, statement_cache_size=0) as database:
+        await database.check_budget(Fleet(instances=10, workers=4))
+
+
 async def test_a_fleet_that_does_not_fit_is_refused_with_the_arithmetic(services: DataServices) -> None:
-    async with open_database(services) as database:
+    direct = {"url": as_asyncpg(services.primary_dsn), "replica_urls": tuple(map(as_asyncpg, services.replica_dsns))}
+    async with open_database(services, statement_cache_size=256, **direct) as database:
         with pytest.raises(ConnectionBudgetExceeded) as refused:
             await database.check_budget(Fleet(instances=10, workers=4))
     assert "10 instances x 4 workers x (15 + 5 + 2) connections = 880" in str(refused.value)

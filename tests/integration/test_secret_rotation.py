@@ -25,10 +25,10 @@ from app.platform.security.caller import Role
 from app.platform.security.secrets import Keyring, SecretFiles
 from app.resources import Resources
 from app.settings import Settings
-from tests.support.api import People, Person, api_settings, connected, in_process, new_app, running
+from tests.support.api import People, Person, api_settings, connected, in_database, in_process, new_app, running
 from tests.support.calls import EQUIPMENT, add_item, body_of, item_body
 from tests.support.identity import AUTH, PASSWORD, bearer, log_in, logged_in, refresh
-from tests.support.stack import POOLED, DataServices, Service, free_ports, superuser
+from tests.support.stack import DataServices, Service, as_asyncpg, free_ports, superuser
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -243,12 +243,11 @@ async def test_what_cant_be_used_changes_nothing(
         await until_read(apps, NEW)
 
 
-@pytest.mark.skipif(POOLED, reason="the pooler has a list of users of its own")
 async def test_a_new_role_of_the_database_is_taken_for_new_connections(
     services: DataServices, api_database: str, people: People, mounted: Mounted
 ) -> None:
     settings = api_settings(services, api_database)
-    urls = (settings.database_url, *settings.database_replica_urls)
+    dsns = (services.primary_dsn, *services.replica_dsns)  # around a pooler, which has a list of users of its own
     async with connected(superuser(people.dsn)) as connection:
         for role in ("first_role", "second_role"):
             await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{role}-password' IN ROLE headroom")
@@ -256,7 +255,8 @@ async def test_a_new_role_of_the_database_is_taken_for_new_connections(
 
     def as_role(role: str) -> dict[str, str]:
         primary, *replicas = (
-            make_url(url.get_secret_value()).set(username=role, password=f"{role}-password") for url in urls
+            make_url(as_asyncpg(in_database(dsn, api_database))).set(username=role, password=f"{role}-password")
+            for dsn in dsns
         )
         texts = [url.render_as_string(hide_password=False) for url in (primary, *replicas)]
         return {"database_url": texts[0], "database_replica_urls": ",".join(texts[1:])}

@@ -8,6 +8,7 @@ known to be past the time of that read, shows nothing older. While a caller stay
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,10 +46,20 @@ class Requirements:
 
 
 class Consistency:
-    def __init__(self, redis: RedisClient, tokens: ConsistencyTokens, *, enabled: bool = True) -> None:
+    """`heard` is told of each position: one from after a promotion tells that an older primary was deposed."""
+
+    def __init__(
+        self,
+        redis: RedisClient,
+        tokens: ConsistencyTokens,
+        *,
+        enabled: bool = True,
+        heard: Callable[[int], None] = lambda _position: None,
+    ) -> None:
         self._redis = redis
         self._tokens = tokens
         self.enabled = enabled
+        self._heard = heard
 
     def ask(self, caller_id: str) -> asyncio.Future[Any] | None:
         """What Redis remembers of the caller, for `required`, without waiting for it; None while Redis is away."""
@@ -68,7 +79,9 @@ class Consistency:
             written, read = await remembered if remembered is not None else (None, None)
         except RedisError:
             written, read = None, None
-        return Requirements(max(carried, int(written, 16) if written else 0), _last_read(read) if read else None)
+        position = max(carried, int(written, 16) if written else 0)
+        self._heard(position)
+        return Requirements(position, _last_read(read) if read else None)
 
     async def remember(self, caller_id: str, position: int) -> None:
         """Without Redis the header alone has to do."""

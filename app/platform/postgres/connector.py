@@ -2,29 +2,40 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
 import asyncpg
 
 from app.platform.postgres.errors import DatabaseUnavailable
+from app.platform.postgres.fence import TIMELINE, Fence
 from app.platform.postgres.options import DatabaseOptions
 from app.platform.postgres.transaction import Connection, TransactionLimits, milliseconds
 
 Address = tuple[str, int]
 
-# OSError includes the timeout; the third says that every host is a standby.
-CONNECT_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.TargetServerAttributeNotMatched, asyncpg.InterfaceError)
+# OSError includes the timeout; the third says that every host is a standby, the last that it is an old primary.
+CONNECT_ERRORS = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.TargetServerAttributeNotMatched,
+    asyncpg.InterfaceError,
+    DatabaseUnavailable,
+)
 
 
 class Connector:
-    """Opens connections to one server, or to the primary among several hosts; knows all that are open."""
+    """Opens connections to one server, or to the primary among several hosts; knows all that are open.
 
-    def __init__(self, options: DatabaseOptions, *, read_only: bool, primary: bool) -> None:
+    `fence` is the primary's.
+    """
+
+    def __init__(self, options: DatabaseOptions, *, read_only: bool, fence: Fence | None) -> None:
         self._options = options
         self._read_only = read_only
-        self._primary = primary
-        self._lock_seconds = options.lock_seconds(on_replica=read_only and not primary)
+        self._fence = fence
+        self._lock_seconds = options.lock_seconds(on_replica=fence is None)
         self._open: WeakSet[Connection] = WeakSet()
         self._opening: set[asyncio.Timeout] = set()
         self._preferred: Address | None = None
@@ -33,9 +44,12 @@ class Connector:
     async def __call__(self, *, host: str | list[str], port: int | list[int] = 5432, **arguments: Any) -> Connection:
         """Tries each host for the connect timeout, the one that was the primary last time first."""
         reason: Exception | None = None
-        for address in self._addresses(host, port):
+        addresses = self._addresses(host, port)
+        if self._fence is not None and not self._fence.timeline:  # the first of them may be an old primary
+            self._fence.hear(await self.newest_timeline(host=host, port=port, **arguments))
+        for address in addresses:
             try:
-                connection = await self._connect(address, arguments)
+                connection = await self._admitted(address, arguments)
             except CONNECT_ERRORS as error:
                 reason = error
                 continue
@@ -62,6 +76,35 @@ class Connector:
         ports = [port] * len(hosts) if isinstance(port, int) else port
         return sorted(zip(hosts, ports, strict=True), key=lambda address: address != self._preferred)
 
+    async def newest_timeline(self, *, host: str | list[str], port: int | list[int] = 5432, **arguments: Any) -> int:
+        """Asks all hosts, standbys too, on connections of their own; 0 where there is one alone, or none answers."""
+        addresses = self._addresses(host, port)
+        if len(addresses) == 1:
+            return 0
+        return max(await asyncio.gather(*(self._timeline(address, arguments) for address in addresses)))
+
+    async def _timeline(self, address: Address, arguments: Mapping[str, Any]) -> int:
+        with suppress(*CONNECT_ERRORS):
+            async with asyncio.timeout(self._options.connect_timeout_seconds):
+                connection = await self._connect(address, arguments)
+                try:
+                    return int(await connection.fetchval(f"SELECT {TIMELINE}"))
+                finally:
+                    connection.terminate()
+        return 0
+
+    async def _admitted(self, address: Address, arguments: Mapping[str, Any]) -> Connection:
+        if self._fence is None:
+            return await self._connect(address, arguments)
+        connection = await self._connect(address, {**arguments, "target_session_attrs": "primary"})
+        try:
+            async with asyncio.timeout(self._options.connect_timeout_seconds):
+                await self._fence.admit(connection, address)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
     async def _connect(self, address: Address, arguments: Mapping[str, Any]) -> Connection:
         async with asyncio.timeout(self._options.connect_timeout_seconds) as scope:
             self._opening.add(scope)
@@ -72,18 +115,15 @@ class Connector:
                     connection_class=Connection,
                     statement_cache_size=self._options.statement_cache_size,
                     server_settings=self._settings(),
-                    **dict(arguments) | self._overrides(),
+                    **dict(arguments) | self.credentials,
                 )
             finally:
                 self._opening.discard(scope)
-        connection.address = address
+        connection.address, connection.fence = address, self._fence
         connection.limits = self._limits()
         connection.heed_warnings()
         self._open.add(connection)
         return connection
-
-    def _overrides(self) -> dict[str, str]:
-        return self.credentials | ({"target_session_attrs": "primary"} if self._primary else {})
 
     def _limits(self) -> TransactionLimits:
         options = self._options

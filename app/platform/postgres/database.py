@@ -5,10 +5,11 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
 
 from app.platform.postgres.budget import Fleet, capacity, check_budget, primary_pools, replica_pools
 from app.platform.postgres.errors import READ_ONLY, DatabaseUnavailable, TransactionConflict, sqlstate, translated
@@ -87,7 +88,8 @@ class Database:
         finally:
             route.leave()
             if session.in_transaction():
-                await session.close()
+                with suppress(DBAPIError):  # what was read is known: a server that is gone by now is the next one's
+                    await session.close()
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[WriteSession]:
@@ -145,6 +147,10 @@ class Database:
         renewed += [(server, credentials_of(url)) for server in (self.primary.writer, self.primary.reader)]
         for server, credentials in renewed:
             server.connector.credentials = credentials
+
+    def heard(self, position: int) -> None:
+        """Of a position that somebody has written. One from after a promotion ends the use of an older primary."""
+        self.primary.heard(position)
 
     def health(self) -> DatabaseHealth:
         return database_health(self.primary, self.replicas)

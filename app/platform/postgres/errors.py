@@ -47,6 +47,11 @@ def sqlstate(error: BaseException) -> str:
     return getattr(error, "sqlstate", None) or ""
 
 
+def drivers_own(error: BaseException) -> BaseException | None:
+    """What the driver raised, where SQLAlchemy wrapped it."""
+    return error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig is not None else None
+
+
 def is_unreachable(error: BaseException) -> bool:
     """The server, or the connection to it, is gone; says nothing about the statement."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:

@@ -21,6 +21,9 @@ REPLICA_ELIGIBLE = Gauge(
 )
 COMMITS = Counter("postgres_commits_total", "COMMITs by outcome: committed, failed or unknown", ("outcome",))
 PRIMARY_CHANGES = Counter("postgres_primary_changes_total", "Times that another host was found to be the primary")
+PRIMARIES_REFUSED = Counter(
+    "postgres_primaries_refused_total", "Connections refused to a server that was deposed and says it is the primary"
+)
 
 QUERIES = Counter("postgres_queries_total", "Statements sent", ("server",))
 QUERY_SECONDS = Counter("postgres_query_seconds_total", "Time spent in statements", ("server",))

@@ -8,6 +8,7 @@ from contextlib import suppress
 from app.platform.postgres import metrics
 from app.platform.postgres.lag import PrimaryHistory
 from app.platform.postgres.options import DatabaseOptions
+from app.platform.postgres.positions import pack
 from app.platform.postgres.primary import Primary
 from app.platform.postgres.probe import Sample
 from app.platform.postgres.replica import Replica
@@ -16,6 +17,7 @@ from app.platform.postgres.watch import Watch
 from app.platform.resilience.deadlines import remaining
 
 REPORT_SECONDS = 1.0
+LOOK_SECONDS = 2.0
 WAITED_FOR_SECONDS = 0.005  # between two probes of a replica while reads wait for it
 
 
@@ -40,7 +42,8 @@ class Monitor:
     async def start(self) -> None:
         """Returns when every server has been asked once, or had the time to answer."""
         watches = [self._primary_watch, *self._watches.values()]
-        self._tasks = [asyncio.create_task(work) for work in (*(watch.run() for watch in watches), self._report())]
+        beside = (self._report(), self._look_around())
+        self._tasks = [asyncio.create_task(work) for work in (*(watch.run() for watch in watches), *beside)]
         asked = [asyncio.create_task(watch.asked_once.wait()) for watch in watches]
         _, late = await asyncio.wait(asked, timeout=self._options.connect_timeout_seconds)
         for task in late:
@@ -91,12 +94,13 @@ class Monitor:
 
     def _primary_seen(self, sample: Sample) -> None:
         self.primary.seen(sample)
-        if not sample.in_recovery:
+        if self.primary.up:
             self._history.record(sample.asked_at, sample.position)
             self._primary_asked.set()
             self._primary_asked.clear()
 
     def _replica_seen(self, replica: Replica, sample: Sample) -> None:
+        self.primary.heard(sample.position)
         replica.seen(sample, self.primary.position, self._history)
         if replica.eligible:
             self._waiters.announce(replica.position)
@@ -106,6 +110,12 @@ class Monitor:
         replica.eject(reason)
         if reason != "late":
             replica.cut_off()
+
+    async def _look_around(self) -> None:
+        """Where no replica is watched that would tell of a promotion."""
+        while not self.replicas:
+            await asyncio.sleep(LOOK_SECONDS)
+            self.primary.heard(pack(await self.primary.writer.newest_timeline(), 0))
 
     async def _report(self) -> None:
         while True:

@@ -30,6 +30,8 @@ class DatabaseOptions:
     idle_in_transaction_seconds: float = 30.0
     commit_timeout_seconds: float = 10.0  # COMMIT waits for a synchronous standby and is not cut short by a deadline
 
+    fence_old_primaries: bool = True  # False: a deposed primary that is back may be written to, and that is lost
+
     primary_read_share: float = 0.5  # of the pool size: what reads may take of the primary while replicas exist
     max_lag_seconds: float = 10.0  # a replica further behind gets no reads
     consistency_wait_seconds: float = 0.15  # for a replica to reach a required position, before the primary is asked

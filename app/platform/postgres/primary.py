@@ -4,7 +4,9 @@ import logging
 
 from app.platform.postgres import metrics
 from app.platform.postgres.connector import Address
+from app.platform.postgres.fence import Fence
 from app.platform.postgres.options import DatabaseOptions
+from app.platform.postgres.positions import timeline_of
 from app.platform.postgres.probe import Sample
 from app.platform.postgres.server import Server
 
@@ -15,23 +17,24 @@ class Primary:
     """Follows the role to another host: what was connected to the old one is dropped, since it may never answer."""
 
     def __init__(self, options: DatabaseOptions) -> None:
+        self.fence = Fence(enabled=options.fence_old_primaries)
         self.writer = Server(
             "primary",
             options.url,
             options,
             read_only=False,
-            primary=True,
             size=options.pool_size,
             overflow=options.pool_overflow,
+            fence=self.fence,
         )
         self.reader = Server(
             "primary-read",
             options.url,
             options,
             read_only=True,
-            primary=True,
             size=options.primary_read_connections,
             overflow=0,
+            fence=self.fence,
         )
         self.up = False
         self.position = 0
@@ -42,6 +45,10 @@ class Primary:
         if sample.in_recovery:
             self.lost("demoted")
             return
+        if self.fence.excludes(timeline_of(sample.position)):
+            self.demoted()
+            return
+        self.fence.hear(timeline_of(sample.position))
         self.up = True
         self.position = sample.position
         self.round_trip_seconds = sample.round_trip_seconds
@@ -53,6 +60,11 @@ class Primary:
         if self.up:
             logger.warning("the primary does not answer (%s)", reason)
         self.up = False
+
+    def heard(self, position: int) -> None:
+        """Of a position on the primary, from wherever: one on a newer timeline tells that this one was deposed."""
+        if self.fence.hear(timeline_of(position)) and self.fence.excludes(timeline_of(self.position)):
+            self.demoted()
 
     def demoted(self) -> None:
         """It refuses writes: every connection to it is useless, and the next one finds out who is the primary now."""

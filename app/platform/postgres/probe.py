@@ -9,18 +9,14 @@ from typing import Any
 import asyncpg
 
 from app.platform.postgres.errors import DatabaseUnavailable
+from app.platform.postgres.fence import TIMELINE
 from app.platform.postgres.positions import pack
 from app.platform.postgres.transaction import Connection
 
-# A standby's timeline is the one that it receives, and once its receiver is gone that of its last restartpoint.
-POSITION = """
+POSITION = f"""
 SELECT pg_is_in_recovery() AS in_recovery,
        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END AS lsn,
-       CASE WHEN pg_is_in_recovery()
-            THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
-                          (SELECT timeline_id FROM pg_control_checkpoint()))
-            ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int
-       END AS timeline
+       {TIMELINE} AS timeline
 """
 OWN_FAULT_FACTOR = 1.2
 

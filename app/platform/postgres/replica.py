@@ -28,7 +28,6 @@ class Replica(Server):
             url,
             options,
             read_only=True,
-            primary=False,
             size=options.pool_size,
             overflow=options.pool_overflow,
         )

@@ -1,6 +1,6 @@
 """One Postgres server as this process sees it: a pool of connections, and a way to drop them all at once."""
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from app.platform.postgres.connector import Connector
 from app.platform.postgres.errors import DatabaseUnavailable
+from app.platform.postgres.fence import Fence
 from app.platform.postgres.instrument import Meter, instrument
 from app.platform.postgres.options import DatabaseOptions
 from app.platform.postgres.pool import Pool
@@ -32,11 +33,19 @@ class Server:
     """`in_use` counts the sessions that were given to it, those that wait for a connection included."""
 
     def __init__(
-        self, name: str, url: str, options: DatabaseOptions, *, read_only: bool, primary: bool, size: int, overflow: int
+        self,
+        name: str,
+        url: str,
+        options: DatabaseOptions,
+        *,
+        read_only: bool,
+        size: int,
+        overflow: int,
+        fence: Fence | None = None,
     ) -> None:
         self.name = name
         self.in_use = 0
-        self.connector = Connector(options, read_only=read_only, primary=primary)
+        self.connector = Connector(options, read_only=read_only, fence=fence)
         whole_url = make_url(url)
         server_url = whole_url.difference_update_query(["name", "probe"])
         self._probe_url = server_url.set(database=cast(str, whole_url.query.get("probe", whole_url.database)))
@@ -76,8 +85,15 @@ class Server:
 
     async def connect(self) -> Connection:
         """A connection beside the pool, to probe it by; known to the connector as well."""
+        return await self.connector(**self._probe_arguments())
+
+    async def newest_timeline(self) -> int:
+        """Of all hosts that its URL names; 0 where that is one, or none answers."""
+        return await self.connector.newest_timeline(**self._probe_arguments())
+
+    def _probe_arguments(self) -> MutableMapping[str, Any]:
         _, arguments = self.engine.sync_engine.dialect.create_connect_args(self._probe_url)
-        return await self.connector(**arguments)
+        return arguments
 
     def pool_state(self) -> PoolState:
         pool = self._pool

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
 from app.platform.postgres import metrics
-from app.platform.postgres.errors import CommitOutcomeUnknown
+from app.platform.postgres.errors import CommitOutcomeUnknown, drivers_own
 from app.platform.postgres.prepared import Prepared, Row, Values
 from app.platform.postgres.routing import ReadRoute
 from app.platform.postgres.server import Server
@@ -90,8 +90,10 @@ class ReadSession(AsyncSession):
 
     async def fetch(self, prepared: Prepared, values: Values) -> list[Row]:
         """The rows of one statement, at the least cost: nothing is held before and after it."""
-        if self._route.pinned or not self._direct:
+        if self._route.pinned:
             return await through(self, prepared, values)
+        if not self._direct:
+            return await self._fetch_in_transaction(prepared, values)
         arguments = prepared.arguments(values)
         while True:
             try:
@@ -103,6 +105,16 @@ class ReadSession(AsyncSession):
             else:
                 self._route.answered = True
                 return [dict(record) for record in records]
+
+    async def _fetch_in_transaction(self, prepared: Prepared, values: Values) -> list[Row]:
+        """An error ends the transaction, so that the next read begins one; and it is the driver's, as without it."""
+        try:
+            return await through(self, prepared, values)
+        except BaseException as error:
+            await greenlet_spawn(self._diverting.start_over)
+            if driver := drivers_own(error):
+                raise driver from error
+            raise
 
     @property
     def _diverting(self) -> DivertingSession:

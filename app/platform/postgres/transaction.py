@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from app.platform.postgres.errors import CommitOutcomeUnknown, TransactionAborted
+from app.platform.postgres.fence import Fence
 from app.platform.postgres.labels import request_name
 from app.platform.postgres.positions import pack
 from app.platform.resilience.deadlines import remaining
@@ -66,6 +67,7 @@ class Connection(BaseConnection):
 
     limits: TransactionLimits
     address: tuple[str, int]
+    fence: Fence | None = None  # of connections to the primary
     written: int = 0  # WAL position after the last COMMIT
     sync_wait_cancelled: bool = False
 
@@ -110,6 +112,8 @@ class Transaction:
             raise TransactionAborted("the transaction had failed before, and was rolled back")
         if not connection.limits.read_only:
             connection.written = await written_position(connection)
+            if connection.fence is not None:
+                connection.fence.check_commit(connection.written)
 
     async def _commit(self) -> str:
         """An ERROR is an answer: rolled back. Anything else leaves open whether the commit record was written."""
