@@ -188,7 +188,7 @@ async def add_people(connection: Any, plan: Plan) -> UUID:
 
 
 async def main(plan: Plan, settings: Settings) -> None:
-    url = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql")
+    url = make_url(settings.owner_url).set(drivername="postgresql")
     dsn = url.render_as_string(hide_password=False)
     connection = await asyncpg.connect(dsn, timeout=10, target_session_attrs=SessionAttribute.primary)
     try:

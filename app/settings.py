@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     # Postgres
     database_url: SecretStr = SecretStr("postgresql+asyncpg://headroom:headroom-development@127.0.0.1:5432/headroom")
     database_replica_urls: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    migration_database_url: SecretStr | None = (
+        None  # of the tables' owner, for migrations; the service has no use for it
+    )
     database_pool_size: int = Field(15, ge=1, le=1_000)  # connections kept, per process and server
     database_pool_overflow: Count = 0  # connections on top, under load; each is opened and closed for one use
     database_pool_timeout_ms: Milliseconds = 2_000
@@ -165,6 +168,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Files of secrets before .env, which is for development."""
         return init_settings, env_settings, FileSource(settings_cls), dotenv_settings
+
+    @property
+    def owner_url(self) -> str:
+        """Of the tables' owner; where none is named, the service's own role is."""
+        return (self.migration_database_url or self.database_url).get_secret_value()
 
     @property
     def production(self) -> bool:

@@ -56,6 +56,7 @@ class Servers:
         redis.prepare(self._folder / "redis")
         for program in stack.data:
             self.data[program.name] = self._run(program, self.cores.others)
+        postgres.separate_owner(stack.cluster.primary)
         self._call("-m", "alembic", "upgrade", "head")
 
     def seed(self, *arguments: str) -> None:

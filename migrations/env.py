@@ -23,11 +23,15 @@ import app.platform.security.revocation_log  # noqa: F401  (importing the models
 from app.platform.postgres.base import Base
 from app.settings import Settings
 from migrations.locking import LOCK_ATTEMPTS, LOCK_TIMEOUT_MS, become_the_migrator, patiently, wait_for_replicas
+from migrations.rights import grant, service_role
 
 # A statement that holds a table's lock for longer is an outage: it is ended, and belongs into steps (operations.py).
 STATEMENT_TIMEOUT_MS = 5_000
 
 
+SETTINGS = Settings()
+MIGRATION_URL = SETTINGS.owner_url
+SERVICE_ROLE = service_role(SETTINGS.database_url.get_secret_value(), MIGRATION_URL)
 CHOSEN = context.get_x_argument(as_dictionary=True)
 ATTEMPTS = int(CHOSEN.get("lock_attempts", LOCK_ATTEMPTS))
 
@@ -76,13 +80,15 @@ def migrate(connection: Connection) -> None:
             context.run_migrations()
 
     patiently(connection, run, ATTEMPTS)
+    if SERVICE_ROLE is not None:
+        grant(connection, SERVICE_ROLE)
     if applied:
         wait_for_replicas(connection)
 
 
 async def online() -> None:
     engine = create_async_engine(
-        Settings().database_url.get_secret_value(),
+        MIGRATION_URL,
         poolclass=NullPool,
         connect_args={
             "server_settings": session_settings() | {"application_name": "headroom-migrations"},

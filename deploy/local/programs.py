@@ -83,11 +83,11 @@ def asyncpg_url(server: postgres.Server) -> str:
     return server.dsn.replace("postgresql://", "postgresql+asyncpg://")
 
 
-def primary_url(cluster: postgres.Cluster) -> str:
+def primary_url(cluster: postgres.Cluster, role: str = "headroom") -> str:
     """Names every server, so that the service finds the one that is the primary now."""
     hosts = ",".join(postgres.HOST for _ in cluster.servers)
     ports = ",".join(str(server.port) for server in cluster.servers)
-    return f"postgresql+asyncpg://headroom:{postgres.PASSWORD}@/headroom?host={hosts}&port={ports}"
+    return f"postgresql+asyncpg://{role}:{postgres.PASSWORD}@/headroom?host={hosts}&port={ports}"
 
 
 def replica_url(server: postgres.Server) -> str:
@@ -214,6 +214,9 @@ def _service_user() -> str | None:
 
 
 def command_environment(options: Options, cluster: postgres.Cluster) -> dict[str, str]:
-    """For a command that a person runs against the stack. It goes around a pooler: migrations keep what they set."""
+    """For a command that a person runs against the stack. It goes around a pooler: migrations keep what they set, and
+    are the owner's.
+    """
+    owner = {"MIGRATION_DATABASE_URL": primary_url(cluster, "headroom_owner")}
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, **service_environment(options, cluster), "PATH": programs}
+    return {**os.environ, **service_environment(options, cluster), **owner, "PATH": programs}

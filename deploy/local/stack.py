@@ -94,6 +94,7 @@ def last_lines(log: Path) -> str:
 def prepare_database(options: Options, cluster: postgres.Cluster, home: Path) -> None:
     """Migrations each time, demo data once."""
     environment = command_environment(options, cluster)
+    postgres.separate_owner(cluster.primary)
     call([sys.executable, "-m", "alembic", "upgrade", "head"], environment)
     seeded = home / "seeded"
     if not seeded.exists():
