@@ -68,7 +68,7 @@ def patterns(servers: Servers, on: Server, tell: Tell, *, rounds: int, **_: int)
 
     for name, settings in ALL_BUT.items():
         beside(name, **settings)
-    with _collector() as endpoint:
+    with collector() as endpoint:
         beside(TRACED, TRACES_ENDPOINT=endpoint)
     weights[ON] = memory.of_worker(on)
     return table(measured, weights)
@@ -142,8 +142,8 @@ def _megabytes(weight: Memory) -> tuple[str, str]:
 
 
 @contextmanager
-def _collector() -> Iterator[str]:
-    """Takes spans and forgets them."""
+def collector() -> Iterator[str]:
+    """Takes spans, and reports of errors, and forgets them."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Forgetful) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

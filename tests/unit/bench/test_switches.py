@@ -54,17 +54,21 @@ def test_every_switch_of_a_pattern_is_measured() -> None:
     assert known <= {name for settings in switches.ALL_BUT.values() for name in settings}
 
 
+def sample(second: int, pss: int) -> growth.Sample:
+    return float(second), pss, pss + 30_000_000
+
+
 def test_growth_is_the_slope_of_the_second_half() -> None:
-    filling = [(float(second), 100_000_000 + second * 1_000_000) for second in range(30)]
-    steady = [(float(second), 130_000_000 + second * 10_000) for second in range(30, 60)]
+    filling = [sample(second, 100_000_000 + second * 1_000_000) for second in range(30)]
+    steady = [sample(second, 130_000_000 + second * 10_000) for second in range(30, 60)]
     found = growth.table([*filling, *steady], requests=1)
     assert found.figures["slope_mb_per_minute"] == pytest.approx(0.6)
-    assert [row[3] for row in found.rows] == ["", "kept", "kept"]
+    assert [row[-1] for row in found.rows] == ["kept", "missed", "kept"]
 
 
 def test_control_a_leak_is_told() -> None:
-    leaking = [(float(second), 100_000_000 + second * 50_000) for second in range(60)]
-    assert growth.table(leaking, requests=1).rows[-1][3] == "missed"
+    leaking = [sample(second, 100_000_000 + second * 50_000) for second in range(60)]
+    assert growth.table(leaking, requests=1).rows[-1][-1] == "missed"
 
 
 def test_results_are_drawn(tmp_path: Path) -> None:
