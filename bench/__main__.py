@@ -63,8 +63,8 @@ def main() -> None:
     described = report.machine()
     print(report.describe(described))
     tables = []
-    with tqdm(bar_format="{elapsed}  {desc}", leave=False, disable=None) as line, servers() as started:
-        for table in measure(started, options, line.set_description_str):
+    with report.progress() as tell, servers() as started:
+        for table in measure(started, options, tell):
             tables.append(table)
             tqdm.write(table.text(), file=sys.stdout)
     if options.results or set(options.only) == set(PARTS):

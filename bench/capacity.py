@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from bench import plots, report
 from bench.assumptions import PRICES, Assumed, Measured
 from bench.fleet import USERS, Plan, Worker, plan, usable
@@ -183,9 +181,9 @@ def load(options: argparse.Namespace) -> Measured:
         return Measured.read(options.source)
     described = report.machine()
     print(report.describe(described))
-    with tqdm(bar_format="{elapsed}  {desc}", leave=False, disable=None) as line, servers() as started:
+    with report.progress() as tell, servers() as started:
         how = {"rounds": options.rounds, "seconds": options.seconds}
-        found = measure(started, described, line.set_description_str, **how)
+        found = measure(started, described, tell, **how)
     options.results.parent.mkdir(parents=True, exist_ok=True)
     options.results.write_text(json.dumps(asdict(found), indent=1) + "\n")
     return found

@@ -34,6 +34,10 @@ class Subject:
     arguments: tuple[str, ...] = ()  # of the script, behind its own
 
 
+class FailedLoad(BenchError):
+    """Not all of its requests were answered as they should be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """What one run of wrk saw. `cpu_us` is the server's CPU time per request, which other loads hardly change."""
@@ -60,7 +64,7 @@ def interleaved(
     loads: dict[str, list[Load]] = {subject.name: [] for subject in subjects}
     for subject in subjects:
         tell(f"warming up: {subject.name}")
-        _wrk(subject, warm_up_seconds, cores)
+        _wrk(subject, warm_up_seconds, cores)  # whose failures count for nothing, as the rest of it
     for number in range(rounds):
         for subject in subjects if number % 2 == 0 else reversed(subjects):
             tell(f"round {number + 1} of {rounds}: {subject.name}")
@@ -69,13 +73,22 @@ def interleaved(
 
 
 def run(subject: Subject, seconds: int, cores: str) -> Load:
+    """Raises `BenchError` if a single request failed, twice: a machine that is busy otherwise refuses some at times."""
+    try:
+        return _run(subject, seconds, cores)
+    except FailedLoad:
+        return _run(subject, PATIENT_SECONDS, cores)
+
+
+def _run(subject: Subject, seconds: int, cores: str) -> Load:
     before = subject.server.cpu_seconds()
     seen = _wrk(subject, seconds, cores)
-    if not seen["requests"]:  # slower than a round is long
-        seen = _wrk(subject, PATIENT_SECONDS, cores)
     cpu = subject.server.cpu_seconds() - before
     if not seen["requests"]:
-        raise BenchError(f"{subject.name}: no answer in {PATIENT_SECONDS} s; is the machine busy with something else?")
+        raise FailedLoad(f"{subject.name}: no answer in {seconds} s; is the machine busy with something else?")
+    if seen["failed"] or seen["refused"]:  # figures with failures compare nothing
+        told = f"{subject.name}: {seen['failed']} failed and {seen['refused']} refused of {seen['requests']}"
+        raise FailedLoad(f"{told}\n{subject.server.last_refusal()}")
     return Load(
         requests=seen["requests"],
         rate=seen["requests"] / seen["microseconds"] * 1e6,
@@ -88,13 +101,11 @@ def run(subject: Subject, seconds: int, cores: str) -> Load:
 
 
 def _wrk(subject: Subject, seconds: int, cores: str) -> dict[str, int]:
-    """What wrk.lua tells. Raises `BenchError` if a single request failed: figures with failures compare nothing."""
+    """What wrk.lua tells."""
     done = subprocess.run(_command(subject, seconds, cores), check=False, capture_output=True, text=True)
     if done.returncode:
         raise BenchError(f"wrk failed: {done.stderr or done.stdout}")
     seen: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    if seen["failed"] or seen["refused"]:
-        raise BenchError(f"{subject.name}: {seen['failed']} failed and {seen['refused']} refused of {seen['requests']}")
     return seen
 
 

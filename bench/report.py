@@ -4,13 +4,18 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from tqdm import tqdm
 
 from deploy.local import postgres
 from deploy.local.options import ROOT
@@ -41,6 +46,17 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
 def spread(values: Sequence[float], digits: int = 2) -> str:
     """The median, with the least and the greatest."""
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Tells on stderr what is going on: on a terminal in one line, in a log one below the other."""
+    if sys.stderr.isatty():
+        with tqdm(bar_format="{elapsed}  {desc}", leave=False) as line:
+            yield line.set_description_str
+        return
+    started = time.monotonic()
+    yield lambda text: print(f"{time.monotonic() - started:4.0f} s  {text}", file=sys.stderr, flush=True)
 
 
 def machine() -> dict[str, Any]:

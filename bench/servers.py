@@ -1,5 +1,7 @@
 """What is measured: the service as the native stack runs it, the baselines in the same server, and their data."""
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,8 +17,16 @@ from deploy.local import postgres, programs, redis
 from deploy.local.options import ROOT, Options
 
 REPLICAS = 2
-# Limits are counted as ever and never reached; a run is longer than a token lives.
-SETTINGS = {"RATE_LIMIT_SCALE": "1000000", "ACCESS_TOKEN_SECONDS": "86400", "ENVIRONMENT": "test"}
+# Limits are counted as ever and never reached, and who has to wait for a place may; a run is longer than a token lives.
+SETTINGS = {
+    "RATE_LIMIT_SCALE": "1000000",
+    "ADMISSION_WAIT_MS": "9000",
+    "DATABASE_POOL_TIMEOUT_MS": "9000",
+    "ACCESS_TOKEN_SECONDS": "86400",
+    "ENVIRONMENT": "test",
+}
+REFUSED = re.compile(r'"status":[45]')
+LOG_BYTES = 1_000_000  # of its end, where a refusal is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,13 @@ class Server:
 
     def cpu_seconds(self) -> float:
         return cpu_seconds(self.pid)
+
+    def last_refusal(self) -> str:
+        """The line of its log; empty where there is none."""
+        with self.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+        return next((line for line in reversed(lines) if REFUSED.search(line)), "")
 
 
 class Servers:
