@@ -25,6 +25,7 @@ from app.platform.http.batch import batch_router
 from app.platform.http.bounds import RequestBoundsMiddleware
 from app.platform.http.explanations import problems_router
 from app.platform.http.gateway import Gateway
+from app.platform.http.head import HeadMiddleware
 from app.platform.http.hosts import AllowedHostsMiddleware
 from app.platform.http.hotpath import Application, HotPath
 from app.platform.http.openapi import customize_openapi
@@ -209,6 +210,7 @@ def middleware(
         Middleware(DeadlineMiddleware, default_seconds=settings.request_timeout_seconds, expired=deadline_exceeded),
         Middleware(CrossSiteWriteMiddleware, trusted_origins=settings.cors_origins),
         *cors(settings),
+        Middleware(HeadMiddleware),
     ]
 
 

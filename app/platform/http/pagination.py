@@ -64,7 +64,7 @@ class Listing:
 
     def order(self, sort: str | None) -> "Order":
         """Raises `InvalidRequest` naming the known keys."""
-        wanted = sort or self.default_sort
+        wanted = self.default_sort if sort is None else sort
         name = wanted.removeprefix("-")
         if name not in self.sorts:
             message = f"unknown sort key '{name}'; known are: {', '.join(self.sorts)}, each also with a leading '-'"
@@ -196,7 +196,7 @@ class CursorSigner:
         order = listing.order(params.sort)
         if params.cursor is not None and params.page is not None:
             raise InvalidRequest.at(("query", "page"), "can't be combined with cursor", "page_and_cursor")
-        sort = params.sort or listing.default_sort
+        sort = listing.default_sort if params.sort is None else params.sort
         key, *accepted = self._keys.all
         seal = replace(CursorSeal.bind(key, listing.name, sort, scope, params.filters()), accepted=tuple(accepted))
         return Window(

@@ -212,7 +212,7 @@ class ProblemDetails(BaseModel):
     type: str = Field(json_schema_extra={"format": "uri-reference"}, examples=["/problems/not-found"])
     title: str
     status: int = Field(ge=400, le=599)
-    detail: str = Field(default="", description="absent where the title says all")
+    detail: str = Field(description="what is wrong with this request; the title, where that says all")
     instance: str = Field(json_schema_extra={"format": "uri-reference"}, description="the path of the request")
     request_id: str
 
@@ -228,11 +228,10 @@ def problem_response(problem: Problem, path: str) -> Response:
         "type": problem_type(problem.slug),
         "title": problem.title,
         "status": problem.status,
+        "detail": _printable(problem.detail or problem.title, MAX_TEXT),
         "instance": quote(path[:MAX_INSTANCE], errors="replace"),
         "request_id": context.current().request_id,
     }
-    if problem.detail:
-        content["detail"] = _printable(problem.detail, MAX_TEXT)
     if problem.errors:
         content["errors"] = [_bounded(error) for error in problem.errors[:MAX_ERRORS]]
     headers = {"Cache-Control": "no-store", **problem.headers}
@@ -360,7 +359,8 @@ def _allowed_methods(request: Request) -> str:
     """Of all routes of the path; Starlette's own `Allow` has those of the first alone."""
     routes = iter_route_contexts(request.app.routes)
     matching = [route.methods or () for route in routes if route.path_regex.match(request.scope["path"])]
-    return ", ".join(sorted({method for methods in matching for method in methods}))
+    allowed = {method for methods in matching for method in methods}
+    return ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))  # HeadMiddleware
 
 
 # In the OpenAPI document

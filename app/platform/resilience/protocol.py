@@ -5,12 +5,29 @@ already: the request can't be repeated any more, whatever key it carries, and th
 
 And an ASGI extension for answers whose head is finished bytes: to check, copy and join 16 headers one by one costs more
 than finding the answer in memory.
+
+And what isn't HTTP is refused by a problem, as everything else is.
 """
 
 import asyncio
+import json
 from typing import Any, NamedTuple, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from app.platform.telemetry.middleware import request_id_of
+
+UNREADABLE = {
+    "type": "/problems/malformed-request",
+    "title": "The request is malformed",
+    "status": 400,
+    "detail": "It is not HTTP: its method, its path or a header holds what they can't.",
+    "instance": "/",
+}
+UNREADABLE_HEAD = (
+    b"content-type: application/problem+json\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\n"
+    b"x-request-id: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+)
 
 FINISHED = "headroom.http.response.finished"
 
@@ -87,6 +104,15 @@ class Protocol(HttpToolsProtocol):
         if self.cycle is not None and self.cycle.scope is self.scope:  # else it is upgraded to a WebSocket
             # In time: the request's task has yet to run.
             self.scope["extensions"] = {FINISHED: {"answer": FinishedAnswer(self.cycle, self)}}
+
+    def send_400_response(self, msg: str) -> None:
+        """For what can't be parsed, and so never gets to the application: a problem like any other."""
+        request_id = request_id_of(dict(self.headers or ()).get(b"x-request-id"))
+        body = json.dumps({**UNREADABLE, "request_id": request_id}, separators=(",", ":")).encode()
+        lines = (b"%s: %s\r\n" % header for header in self.server_state.default_headers)
+        head = UNREADABLE_HEAD % (request_id.encode(), len(body))
+        self.transport.write(b"".join((STATUS_LINE[400], *lines, head, body)))
+        self.transport.close()
 
     def default_lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
         """The server's own, the date above all: another list each second."""
