@@ -36,6 +36,7 @@ def assert_problem(response: httpx.Response, status: int) -> None:
     problem = response.json()
     assert problem["status"] == status
     assert problem["title"]
+    assert problem["detail"]
     assert problem["request_id"] == response.headers["x-request-id"]
 
 
@@ -109,13 +110,38 @@ def test_large_answers_are_compressed(public: httpx.Client) -> None:
         ("GET", "/livez", {"headers": {"X-Padding": "a" * 9_000}}, 431),
         ("GET", "/livez", {"headers": {"Host": "a b"}}, 400),
         ("GET", "/api/v1/absent", {}, 404),
+        ("FOO", "/api/v1/equipment", {}, 400),
+        ("GET", "/api/v1/equipment", {"headers": {"X-Padding": "a\x7fb"}}, 400),
+        ("POST", "/api/v1/auth/login", {"headers": {"Transfer-Encoding": "gzip"}}, 501),
     ],
-    ids=["body", "url", "headers", "host", "path"],
+    ids=["body", "url", "headers", "host", "path", "method", "control character", "encoding"],
 )
 def test_refusals_are_problems(
     public: httpx.Client, method: str, path: str, options: dict[str, Any], status: int
 ) -> None:
     assert_problem(public.request(method, path, **options), status)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/", "GET, HEAD"),
+        ("TRACE", "/static/page.00000000.css", "GET, HEAD"),
+        ("TRACE", "/api/v1/equipment", "GET, HEAD, POST, PATCH, DELETE"),
+        ("PUT", "/api/v1/equipment", "GET, HEAD, POST"),
+    ],
+)
+def test_a_refused_method_says_which_are_allowed(public: httpx.Client, method: str, path: str, allowed: str) -> None:
+    answer = public.request(method, path)
+    assert_problem(answer, 405)
+    assert answer.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/livez", "/.well-known/jwks.json", "/api/v1/auth/me"])
+def test_head_is_get_without_the_body(public: httpx.Client, path: str) -> None:
+    read, asked = public.get(path), public.head(path)
+    assert (asked.status_code, asked.content) == (read.status_code, b"")
+    assert asked.headers["content-type"] == read.headers["content-type"]
 
 
 def test_the_names_of_the_servers_are_not_told(public: httpx.Client) -> None:

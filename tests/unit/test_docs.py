@@ -1,6 +1,8 @@
 """The documentation names settings, metrics, tests, files and verbs: all of them have to exist."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,12 +29,18 @@ OTHER_VARIABLES |= {
 # Written in capitals in the code of a page.
 CONSTANTS = {"PUBLIC_DOCUMENTS", "OWN_FIELDS", "FILL_1000_ROWS"}
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)#]+)(?:#([^)]+))?\)")
+MODULE = re.compile(r'^```python\n(""".*?)^```$', re.MULTILINE | re.DOTALL)
 TEST_FILE = re.compile(r"`(?:tests/)?((?:unit|integration|system|faults)/[\w/]+\.py)`")
 TEST_NAME = re.compile(r"`(test_\w+)`")
 CODE_FILE = re.compile(r"`((?:app|deploy|docs|migrations|nginx|tests|bench)/[\w./*-]+)`")
 VERB = re.compile(r"\bmake ([a-z-]+)")
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def undefined_names(module: str) -> str:
+    command = (sys.executable, "-m", "ruff", "check", "--quiet", "--isolated", "--select", "F", "-")
+    return subprocess.run(command, input=module, capture_output=True, text=True, timeout=30, check=False).stdout
 
 
 def metric_names() -> set[str]:
@@ -62,6 +70,16 @@ def test_metrics_exist(page: Path) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     targets = [target for target, _ in LINK.findall(page.read_text()) if not target.startswith("http")]
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_worked_example_is_whole() -> None:
+    modules = MODULE.findall((ROOT / "docs" / "extending.md").read_text())
+    assert len(modules) == 6
+    assert [found for module in modules if (found := undefined_names(module))] == []
+
+
+def test_control_a_forgotten_import_is_found() -> None:
+    assert "F821" in undefined_names("partial(print)")
 
 
 @every_page

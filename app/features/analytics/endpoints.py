@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import TypeAdapter
 
 from app.dependencies import ReadSession, caller_with
@@ -11,6 +11,7 @@ from app.features.analytics.schemas import EquipmentFigures
 from app.platform.cache import cached
 from app.platform.http.conditional import json_response
 from app.platform.http.problems import problem_responses
+from app.platform.http.queries import NoQuery
 from app.platform.limits import limiter
 from app.platform.resilience.overload import Criticality, criticality
 from app.platform.security.caller import Caller
@@ -25,6 +26,8 @@ FIGURES = TypeAdapter(EquipmentFigures)
 @limiter.concurrent(4)
 @criticality(Criticality.SHEDDABLE)
 @cached(ttl_seconds=30, tags=("equipment", "checkouts"))
-async def equipment_figures(request: Request, caller: Reader, session: ReadSession) -> Response:
+async def equipment_figures(
+    request: Request, query: Annotated[NoQuery, Query()], caller: Reader, session: ReadSession
+) -> Response:
     """How many items there are, by status and category, what they cost, and how many are out."""
     return json_response(request, FIGURES, await service.equipment_figures(session, caller))
