@@ -20,12 +20,8 @@ METRIC_ENDINGS = ("_total", "_seconds", "_bytes", "_connections", "_in_use", "_o
 VARIABLE = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`")
 # Read by gunicorn's configuration, nginx' template or Prometheus' client.
 OTHER_VARIABLES = {"FORWARDED_ALLOW_IPS", "PROMETHEUS_MULTIPROC_DIR", "SERVER_NAMES", "STATE_DIR", "SECRETS_DIR"}
-OTHER_VARIABLES |= {
-    "SECRET_KEY_FILE",
-    "PAGERDUTY_KEY_FILE",
-    "ALERT_EMAIL",
-    "SMTP_SMARTHOST",
-}  # the latter of Alertmanager
+OTHER_VARIABLES |= {"SECRET_KEY_FILE"}
+OTHER_VARIABLES |= {"PAGERDUTY_KEY_FILE", "ALERT_EMAIL", "SMTP_SMARTHOST", "TRACES_URL"}  # of Alertmanager and Grafana
 # Written in capitals in the code of a page.
 CONSTANTS = {"PUBLIC_DOCUMENTS", "OWN_FIELDS", "FILL_1000_ROWS"}
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)#]+)(?:#([^)]+))?\)")
