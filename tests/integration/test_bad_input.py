@@ -315,6 +315,12 @@ async def test_another_method_is_not_allowed(client: httpx.AsyncClient, method: 
     assert answer.headers["allow"] == "GET, HEAD, POST"
 
 
+async def test_a_path_that_is_spelled_out_doesnt_allow_what_a_template_would(client: httpx.AsyncClient) -> None:
+    answer = await client.put(f"{API}/invitations/accept")
+    problem_of(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == "POST"
+
+
 # Times
 
 

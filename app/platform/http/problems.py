@@ -357,8 +357,10 @@ def _handler(translate: Translate) -> Handler:
 
 def _allowed_methods(request: Request) -> str:
     """Of all routes of the path; Starlette's own `Allow` has those of the first alone."""
-    routes = iter_route_contexts(request.app.routes)
-    matching = [route.methods or () for route in routes if route.path_regex.match(request.scope["path"])]
+    path = request.scope["path"]
+    routes = [route for route in iter_route_contexts(request.app.routes) if route.path_regex.match(path)]
+    # As in an OpenAPI document: a path that is spelled out goes before a template that it would fit.
+    matching = [route.methods or () for route in [route for route in routes if route.path == path] or routes]
     allowed = {method for methods in matching for method in methods}
     return ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))  # HeadMiddleware
 
