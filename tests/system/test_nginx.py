@@ -112,9 +112,8 @@ def test_large_answers_are_compressed(public: httpx.Client) -> None:
         ("GET", "/api/v1/absent", {}, 404),
         ("FOO", "/api/v1/equipment", {}, 400),
         ("GET", "/api/v1/equipment", {"headers": {"X-Padding": "a\x7fb"}}, 400),
-        ("POST", "/api/v1/auth/login", {"headers": {"Transfer-Encoding": "gzip"}}, 501),
     ],
-    ids=["body", "url", "headers", "host", "path", "method", "control character", "encoding"],
+    ids=["body", "url", "headers", "host", "path", "method", "control character"],
 )
 def test_refusals_are_problems(
     public: httpx.Client, method: str, path: str, options: dict[str, Any], status: int
