@@ -1,9 +1,10 @@
 """A revocation reaches every process within a second: through the primary, whatever replicas and Redis do."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from uuid import UUID
 
 import httpx
@@ -12,15 +13,18 @@ import pytest_asyncio
 from fastapi import FastAPI
 
 from app.main import create_app
+from app.platform.http import hotpath
 from app.platform.security import revocation_log
+from app.platform.security.caller import Role
 from app.platform.security.revocation import Revocations
 from app.platform.security.revocation_log import RevocationLog
 from app.platform.security.tokens import TokenVerifier
 from app.resources import Resources, open_resources
 from app.settings import Settings
-from tests.support.api import People, Person, api_settings, caught_up, in_process, new_app, running
+from tests.support.api import API, People, Person, api_settings, caught_up, in_process, new_app, running
 from tests.support.calls import EQUIPMENT, body_of, problem_of
 from tests.support.database import server_setting
+from tests.support.redis_server import eventually
 from tests.support.stack import DataServices
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -118,6 +122,52 @@ async def test_a_replica_five_seconds_behind_changes_nothing(
             await revoke(app, owner.user_id, least_epoch=1)
             await asyncio.sleep(1)
             problem_of(await other.get(EQUIPMENT), 401, "unauthorized")
+
+
+async def answered_on_the_hot_path(client: httpx.AsyncClient) -> bool:
+    """Which is counted now and then."""
+    before = hotpath.ANSWERS._value.get()
+    for _ in range(4):
+        body_of(await client.get(EQUIPMENT))
+    await asyncio.sleep(0.2)
+    return bool(hotpath.ANSWERS._value.get() > before)
+
+
+async def ends_session(people: People, owner: httpx.AsyncClient, member: Person) -> None:
+    """By themselves."""
+    headers = member.headers
+    assert (await owner.delete(f"{API}/auth/sessions", headers=headers)).status_code == 204
+
+
+async def is_disabled(people: People, owner: httpx.AsyncClient, member: Person) -> None:
+    body_of(await owner.patch(f"{API}/members/{member.user_id}", json={"disabled": True}))
+
+
+async def loses_role(people: People, owner: httpx.AsyncClient, member: Person) -> None:
+    body_of(await owner.patch(f"{API}/members/{member.user_id}", json={"role": "viewer"}))
+
+
+@pytest.mark.parametrize("happens", [ends_session, is_disabled, loses_role])
+async def test_on_the_hot_path_too_with_both_replicas_five_seconds_behind(
+    app: FastAPI,
+    elsewhere: FastAPI,
+    services: DataServices,
+    people: People,
+    owner: Person,
+    client: httpx.AsyncClient,
+    happens: Callable[[People, httpx.AsyncClient, Person], Awaitable[None]],
+) -> None:
+    member = await people.join(Role.MEMBER, owner.organization_id)
+    async with in_process(app, member) as here, in_process(elsewhere, member) as there:
+        for each in (here, there):
+            await eventually(partial(answered_on_the_hot_path, each))
+        first, second = (server_setting(dsn, "recovery_min_apply_delay", "5s") for dsn in services.replica_dsns)
+        async with first, second:
+            await happens(people, client, member)
+            await asyncio.sleep(1)
+            for each in (here, there):
+                problem_of(await each.get(EQUIPMENT), 401, "unauthorized")
+    await caught_up(services)
 
 
 async def test_control_who_asks_the_replica_that_is_behind_lets_the_token_in(
