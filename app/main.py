@@ -236,7 +236,13 @@ def admission(settings: Settings, routes: Callable[[], RouteTable]) -> list[Midd
     if not settings.admission_enabled:
         return []
     limit = AdaptiveLimit(least=settings.admission_min_in_flight, most=settings.admission_max_in_flight)
-    gate = Gate(limit, max_waiting=settings.admission_max_waiting, wait_seconds=settings.admission_wait_ms / 1_000)
+    pool = settings.database_pool_size + settings.database_pool_overflow
+    gate = Gate(
+        limit,
+        max_waiting=settings.admission_max_waiting,
+        wait_seconds=settings.admission_wait_ms / 1_000,
+        max_sheddable=int(pool * settings.admission_sheddable_pool_share),
+    )
     return [
         Middleware(OverloadMiddleware, gate=gate, classify=classifier(routes), refused=refuse, exempt_paths=QUIET_PATHS)
     ]

@@ -4,7 +4,8 @@ The bottleneck is a pool of few connections to a Postgres that is 80 ms away, so
 nothing. Users wait 1.5 s; who hears nothing asks again, four times in all, which is what keeps a service down after
 the load has gone (N. Bronson et al., "Metastable Failures in Distributed Systems", HotOS 2021).
 
-Controls, which have to fail: without admission, and with a limit that is fixed instead of found.
+Controls, which have to fail: without admission, and with a limit that is fixed instead of found. And the bulkhead, with
+room for all at the gate: many exact totals take half of the pool's connections, without it all of them.
 """
 
 import asyncio
@@ -189,3 +190,31 @@ async def test_a_thousand_connections_are_all_answered_in_turn(few_services: Dat
             await clients
         assert set(statuses) == {503}
         assert metric(service.port, 'admission_refused_total{criticality="normal",reason="full"}') > 0
+
+
+async def beside_many_totals(service: Service, seconds: float = 3.0) -> tuple[float, Counter[int]]:
+    """The share of their answers that two readers still get, and how those who asked for exact totals fared."""
+    cheap, _, expensive = service.questions()
+    async with OpenLoop(service.port, PATIENCE_SECONDS) as readers, OpenLoop(service.port, PATIENCE_SECONDS) as others:
+        await readers.together(cheap, clients=4, seconds=2)  # opens the pool
+        alone = await readers.together(cheap, clients=2, seconds=seconds)
+        beside, _ = await asyncio.gather(
+            readers.together(cheap, clients=2, seconds=seconds), others.together(expensive, clients=40, seconds=seconds)
+        )
+    return beside / alone, Counter(outcome.status for outcome in others.outcomes)
+
+
+ROOM = {"ADMISSION_MIN_IN_FLIGHT": "200", "ADMISSION_MAX_IN_FLIGHT": "200"}
+
+
+async def test_what_is_expensive_takes_a_share_of_the_pool_alone(few_services: DataServices, tmp_path: Path) -> None:
+    async with distant(few_services, tmp_path, **ROOM) as service:
+        share, totals = await beside_many_totals(service)
+    assert share >= 0.5, totals
+    assert set(totals) == {200, 503}
+
+
+async def test_control_without_bulkhead_cheap_reads_starve(few_services: DataServices, tmp_path: Path) -> None:
+    async with distant(few_services, tmp_path, **ROOM, ADMISSION_SHEDDABLE_POOL_SHARE="100") as service:
+        share, totals = await beside_many_totals(service)
+    assert share < 0.5, totals

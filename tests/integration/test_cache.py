@@ -2,6 +2,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from redis.crc import key_slot
@@ -473,14 +474,24 @@ async def test_switched_off_nobody_shares(client: RedisClient) -> None:
     assert query.count == 10
 
 
-async def test_control_without_single_flight_each_is_a_query(cache: ResponseCache) -> None:
-    query = Query()
+async def test_control_without_single_flight_each_is_a_query(
+    server: RedisServer, client: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fill(self: ResponseCache, missed: Miss, rule: CacheRule, query: Query) -> Answer:
+        made = await query()
+        await self.store(missed, made, rule)
+        return made
 
-    async def request() -> None:
-        await cache.store(await miss(cache), await query(), TTL)
+    monkeypatch.setattr(ResponseCache, "fill", fill)
+    assert await queries_of_a_thousand_misses(server, client) == 1_000
 
-    await asyncio.gather(*(request() for _ in range(100)))
-    assert query.count == 100
+
+async def test_without_redis_each_instance_makes_it_once(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as lost:
+        async with redis_client(lost.url) as client:
+            await client.ping()
+            lost.kill()
+            assert await queries_of_a_thousand_misses(lost, client) == 2
 
 
 async def test_who_reads_after_a_write_does_not_join_a_flight_of_before(cache: ResponseCache) -> None:

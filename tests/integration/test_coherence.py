@@ -165,9 +165,12 @@ class Traffic:
             key = random.randrange(KEYS)
             position = self.database.commit(key)
             version = self.database.versions[key]
-            await cache.invalidate(tags_of(key), position)
+            await self.invalidate(cache, key, position)
             self.database.acknowledged[key] = max(version, self.database.acknowledged[key])
             await asyncio.sleep(random.uniform(0, 0.02))
+
+    async def invalidate(self, cache: ResponseCache, key: int, position: int) -> None:
+        await cache.invalidate(tags_of(key), position)
 
     async def run(self, caches: list[ResponseCache]) -> int:
         """What is stale in any process when all is quiet."""
@@ -226,6 +229,42 @@ async def test_control_fills_that_come_in_whatever_happened_meanwhile_are_stale(
     traffic = Traffic()
     await traffic.run(fleet)
     assert traffic.behind > 0
+
+
+class DeleteOnWrite(Traffic):
+    """The usual way: what a write touches is deleted, and whoever misses it puts what they have read."""
+
+    def __init__(self, client: RedisClient) -> None:
+        super().__init__()
+        self.client = client
+
+    async def read(self, cache: ResponseCache, key: int) -> int:
+        if (found := await self.client.execute("GET", f"item:{key}")) is not None:
+            return int(found)
+        version = await self.database.read(key, 0)
+        await self.client.execute("SET", f"item:{key}", version)
+        return version
+
+    async def invalidate(self, cache: ResponseCache, key: int, position: int) -> None:
+        await self.client.execute("DEL", f"item:{key}")
+
+
+async def test_control_delete_on_write_leaves_stale_entries(fleet: list[ResponseCache], server: RedisServer) -> None:
+    async with redis_client(server.url) as client:
+        assert await DeleteOnWrite(client).run(fleet) > 0
+
+
+async def test_memory_gives_no_caller_what_lacks_their_write(fleet: list[ResponseCache]) -> None:
+    """Their token says how far the answer has to be. Whoever need not see it is given what is there."""
+    one, *_ = fleet
+    await keep(one, 0, b"before")
+    tiers = []
+    for required in (0, 100):
+        token = request_context.set(RequestContext(request_id="-", wal_required=required))
+        found = await one.lookup(one.ask(name_of(0), tags_of(0)))
+        tiers.append(found.tier if isinstance(found, Hit) else "none")
+        request_context.reset(token)
+    assert tiers == ["memory", "none"]
 
 
 # A process that hears nothing

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 from hiredis import pack_command
 from redis.exceptions import NoScriptError
 
-from app.platform.redis.link import Command, Connect, Link, RedisUnavailable
+from app.platform.redis.link import Connect, Link, RedisUnavailable
 from app.platform.redis.urls import connect_by
 from app.platform.resilience.breaker import CircuitBreaker, State
 from app.platform.telemetry.redis_calls import watch_command
 
 MAX_OUTSTANDING = 10_000
+PING = pack_command(("PING",))
 
 Argument = str | bytes | int | float
 
@@ -73,11 +74,8 @@ class RedisClient:
         Raises `RedisUnavailable` at once, or the answer does. An answer need not be waited for.
         """
         packed = pack_command((command, *arguments))  # type: ignore[arg-type]  # its stub says a tuple of one
-        link = self._admit()
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
+        answer = self._admit().enqueue(packed)
         watch_command(command, answer)
-        link.enqueue(Command(packed, answer, loop.time()))
         return answer
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> Any:
@@ -131,11 +129,15 @@ class RedisClient:
     def _admit(self) -> Link:
         if self._closed:
             raise RedisUnavailable("closed")
-        link = self._link
-        if link is not None and len(link) >= MAX_OUTSTANDING:
+        if self._link is not None and len(self._link) >= MAX_OUTSTANDING:
             raise RedisUnavailable("queue_full")
-        if not self._breaker.allow():
+        if self._breaker.state != "closed":
+            if self._breaker.allow():
+                self._current_link().enqueue(PING)  # nobody waits for the probe: who asks meanwhile goes on without
             raise RedisUnavailable("breaker_open")
-        if link is None or link.is_over:
-            link = self._link = Link(self._connect, self._timeout_seconds, self._breaker)
-        return link
+        return self._current_link()
+
+    def _current_link(self) -> Link:
+        if self._link is None or self._link.is_over:
+            self._link = Link(self._connect, self._timeout_seconds, self._breaker)
+        return self._link

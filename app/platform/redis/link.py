@@ -72,11 +72,14 @@ class Link:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._sent)
 
-    def enqueue(self, command: Command) -> None:
+    def enqueue(self, packed: bytes) -> asyncio.Future[Any]:
+        """A packed command's answer, which need not be waited for."""
+        command = Command(packed, self._loop.create_future(), self._loop.time())
         self._waiting.append(command)
         self._work.set()  # wakes the writer behind whatever else is ready now: that is what gathers a turn's commands
         if self._watch is None:
             self._watch = self._loop.call_at(self._due_at(command), self._look)
+        return command.answer
 
     async def aclose(self) -> None:
         if answers := [command.answer for command in (*self._sent, *self._waiting)]:
@@ -159,6 +162,7 @@ class Link:
         elif turns:
             self._watch = self._loop.call_soon(self._look_again, oldest, turns - 1)
         else:
+            self._breaker.trip()  # who asks next would wait as long as these have
             self._end("timeout")
             self._task.cancel()
 

@@ -14,10 +14,14 @@ BREAKER_OPENED = Counter("circuit_breaker_opened_total", "Times that a breaker o
 State = Literal["closed", "open", "half_open"]
 
 
-class CircuitBreaker:
-    """Open after `failures` in a row; after `open_seconds` let one probe through, whose outcome closes or reopens it.
+FIRST_SHARE = 0.1  # of `open_seconds`
 
-    A probe whose outcome is never told (its caller was cancelled) counts as lost after `open_seconds`.
+
+class CircuitBreaker:
+    """Open after `failures` in a row, or when it is tripped; then a probe now and then, whose outcome closes it or not.
+
+    The first probe is let through after a tenth of `open_seconds`, since most interruptions are short, each further one
+    after twice as long as the last, at most `open_seconds`. One whose outcome is never told counts as lost by then.
     """
 
     def __init__(
@@ -25,6 +29,7 @@ class CircuitBreaker:
     ) -> None:
         self._threshold = failures
         self._open_seconds = open_seconds
+        self._pause = open_seconds * FIRST_SHARE
         self._clock = clock
         self._failures = 0
         self._probe_at: float | None = None  # None while closed
@@ -46,7 +51,7 @@ class CircuitBreaker:
         if now < self._probe_at:
             return False
         self._probing = True
-        self._probe_at = now + self._open_seconds
+        self._wait(now)
         return True
 
     def succeeded(self) -> None:
@@ -54,14 +59,22 @@ class CircuitBreaker:
         self._probing = False
         if self._probe_at is not None:
             self._probe_at = None
+            self._pause = self._open_seconds * FIRST_SHARE
             self._gauge.set(0)
 
     def failed(self) -> None:
         self._failures += 1
-        if self._probe_at is None and self._failures < self._threshold:
-            return
+        if self._probing or self._failures >= self._threshold:
+            self.trip()
+
+    def trip(self) -> None:
+        """Open at once: it is known that there will be no answer."""
         if self._probe_at is None:
             self._gauge.set(1)
             self._opened.inc()
+            self._wait(self._clock())
         self._probing = False
-        self._probe_at = self._clock() + self._open_seconds
+
+    def _wait(self, now: float) -> None:
+        self._probe_at = now + self._pause
+        self._pause = min(2 * self._pause, self._open_seconds)

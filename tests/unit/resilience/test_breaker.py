@@ -53,16 +53,32 @@ def test_a_probe_that_succeeds_closes() -> None:
     assert tested.state == "closed"  # counting has begun anew
 
 
-def test_a_probe_that_fails_opens_for_as_long_again() -> None:
+def test_probes_become_rarer_until_one_succeeds() -> None:
     clock = Clock()
     tested = opened(clock)
-    clock.now = 12.0
-    assert tested.allow()
-    tested.failed()
-    clock.now = 21.9
+    assert pauses(tested, clock, 6) == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+    tested.succeeded()
+    tested.trip()
+    assert pauses(tested, clock, 1) == [1.0]
+
+
+def pauses(tested: CircuitBreaker, clock: Clock, count: int) -> list[float]:
+    """Before each of the next probes, which fail."""
+    found = []
+    for _ in range(count):
+        began = clock.now
+        while not tested.allow():
+            clock.now += 0.5
+        tested.failed()
+        found.append(clock.now - began)
+    return found
+
+
+def test_a_failure_that_tells_all_opens_at_once() -> None:
+    tested = breaker(Clock())
+    tested.trip()
+    assert tested.state == "open"
     assert not tested.allow()
-    clock.now = 22.0
-    assert tested.allow()
 
 
 def test_a_probe_that_nobody_reports_on_is_replaced() -> None:

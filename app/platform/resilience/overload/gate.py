@@ -6,6 +6,7 @@ served, so that nobody starves; between classes the one that matters more always
 """
 
 import asyncio
+import sys
 from collections import deque
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -19,6 +20,9 @@ SHEDDABLE_SHARE = 0.5  # of the limit, at most, for what is sheddable: a bulkhea
 
 LIMIT = Gauge("admission_limit", "Requests that may be worked on at once", multiprocess_mode="livesum")
 IN_FLIGHT = Gauge("admission_in_flight", "Requests that are worked on", multiprocess_mode="livesum")
+SHEDDABLE_IN_FLIGHT = Gauge(
+    "admission_sheddable_in_flight", "Of those that are worked on: sheddable", multiprocess_mode="livesum"
+)
 WAITING = Gauge("admission_waiting", "Requests that wait for a place", multiprocess_mode="livesum")
 REFUSED = Counter("admission_refused_total", "Requests refused for overload", ["criticality", "reason"])
 WAIT_SECONDS = Histogram(
@@ -33,14 +37,20 @@ class Refused(Exception):
 
 
 class Gate:
-    """For one event loop. At most `max_waiting` wait, each for at most `wait_seconds`."""
+    """For one event loop. At most `max_waiting` wait, each for at most `wait_seconds`.
 
-    def __init__(self, limit: AdaptiveLimit, *, max_waiting: int, wait_seconds: float) -> None:
+    `max_sheddable`: so many of what is sheddable are worked on at once, at most, however high the limit is.
+    """
+
+    def __init__(
+        self, limit: AdaptiveLimit, *, max_waiting: int, wait_seconds: float, max_sheddable: int = sys.maxsize
+    ) -> None:
         self.in_flight = 0
         self.waiting = 0
         self._limit = limit
         self._max_waiting = max_waiting
         self._wait_seconds = wait_seconds
+        self._max_sheddable = max_sheddable
         self._sheddable = 0  # in flight
         self._queues: dict[Criticality, deque[asyncio.Future[None]]] = {level: deque() for level in Criticality}
         self._show()
@@ -70,6 +80,7 @@ class Gate:
         """A few times a second, and when the load is gone: the gauges cost as much as the gate."""
         LIMIT.set(self._limit.value)
         IN_FLIGHT.set(self.in_flight)
+        SHEDDABLE_IN_FLIGHT.set(self._sheddable)
         WAITING.set(self.waiting)
         self._shows_load = self.in_flight > 0
 
@@ -103,9 +114,12 @@ class Gate:
         limit = self._limit.value
         if level is Criticality.CRITICAL:
             return self.in_flight < limit + max(1, int(limit * RESERVE_SHARE))
-        if level is Criticality.SHEDDABLE and self._sheddable >= max(1, int(limit * SHEDDABLE_SHARE)):
+        if level is Criticality.SHEDDABLE and self._sheddable >= self._most_sheddable(limit):
             return False
         return self.in_flight < limit
+
+    def _most_sheddable(self, limit: int) -> int:
+        return max(1, min(self._max_sheddable, int(limit * SHEDDABLE_SHARE)))
 
     def _admit(self, level: Criticality) -> None:
         self.in_flight += 1

@@ -9,8 +9,13 @@ from app.platform.resilience.overload import AdaptiveLimit, Criticality, Gate, R
 CRITICAL, NORMAL, SHEDDABLE = Criticality
 
 
-def new_gate(limit: int, *, max_waiting: int = 10, wait_seconds: float = 5.0) -> Gate:
-    return Gate(AdaptiveLimit(least=limit, most=limit), max_waiting=max_waiting, wait_seconds=wait_seconds)
+def new_gate(limit: int, *, max_waiting: int = 10, wait_seconds: float = 5.0, max_sheddable: int = 1_000) -> Gate:
+    return Gate(
+        AdaptiveLimit(least=limit, most=limit),
+        max_waiting=max_waiting,
+        wait_seconds=wait_seconds,
+        max_sheddable=max_sheddable,
+    )
 
 
 @asynccontextmanager
@@ -88,6 +93,15 @@ async def test_the_sheddable_never_have_more_than_half() -> None:
         waiting = await enter(gate, SHEDDABLE)
         async with inside(gate, NORMAL, NORMAL):
             assert gate.in_flight == 4
+    await waiting
+
+
+async def test_the_sheddable_never_have_more_than_their_share_of_the_pool() -> None:
+    gate = new_gate(100, max_sheddable=2)
+    async with inside(gate, SHEDDABLE, SHEDDABLE):
+        waiting = await enter(gate, SHEDDABLE)
+        async with inside(gate, *[NORMAL] * 50):
+            assert gate.in_flight == 52
     await waiting
 
 
