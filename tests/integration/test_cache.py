@@ -364,6 +364,7 @@ async def test_a_write_while_redis_is_frozen_is_not_lost(
             await cache.invalidate(TAGS, wal_position=9)
         finally:
             server.thaw()
+        await until_back(client)
         # Who owes Redis the invalidation believes nothing of what Redis has.
         assert await body(cache) is None
         await eventually(lambda: is_void(other_process))
