@@ -159,6 +159,7 @@ async def test_without_replicas_the_hosts_are_asked_now_and_then(
         database.primary.fence.timeline = 1
         database.primary.writer.connector.move((HOST, old.port))
         await until(lambda: database.primary.fence.timeline == 2)
+        await until(lambda: database.primary.up and database.primary.address == (HOST, new.port))
         await write_version(database, "a", 6)
     assert await version_on(new) == 6
 
