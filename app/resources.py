@@ -120,6 +120,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     database = Database(database_options(settings), on_commit=(hear, invalidate, remember), before_commit=(trail,))
     revocations = revocations_of(database, settings)
     await cache.start()
+    lending = asyncio.create_task(rate_limiter.run())
     hearing = asyncio.create_task(revocation_news.listen(redis, revocations))
     watching = asyncio.create_task(watch(folder))
     api_keys = api_keys_of(database, settings)
@@ -169,7 +170,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         )
     finally:
         await revocations.aclose()
-        for task in (telling_timeline, checkpoints, noting_uses, reminding, rotating, hearing, watching):
+        for task in (telling_timeline, checkpoints, noting_uses, reminding, rotating, hearing, lending, watching):
             task.cancel()
             await asyncio.wait([task])
         await database.aclose()

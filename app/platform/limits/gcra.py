@@ -29,34 +29,80 @@ class Charge(NamedTuple):
     held: int = 0
 
 
-LEASED_PART = 100  # of what is left of a limit: one lease takes 1 / LEASED_PART at most
+class Told(NamedTuple):
+    """What Redis said: permits that are lent, microseconds until the request would pass (0 if it has), permits that are
+    lent to others where it would pass but for those, and what is owed to each limit.
+    """
 
-# KEYS: one per limit, in one slot. ARGV: permits wanted, how many of them at once, microseconds of the lease for the
-# others, then each limit's interval and tolerance. Returns the permits granted, the wait if those at once are not among
-# them, then what is owed to each limit.
-# Leased permits are charged as if they came at the lease's end. There is no lease where little is left.
+    granted: int
+    wait_us: int
+    lent: int
+    owed_us: tuple[int, ...]
+
+
+LENT_PART = 5  # of what is free: one process is lent 1 / LENT_PART at most
+RECALL = "limits:recall"  # a channel: says whose leases are to be given back
+
+# KEYS, in one slot: a hash of leases, then one key per limit. ARGV: who holds a lease (nobody: ''), how many of its
+# permits are kept, how many more are wanted, how many are charged at once, microseconds of the lease, and how many uses
+# of the last one are told: for each how long ago it was and how many they were; then each limit's interval and
+# tolerance.
+# Uses are charged as of when they were, and a lease whose holder is silent as if all of it was used at its end. What is
+# lent is free for nobody else. Where a request fails for that alone, all holders are asked to give back.
 # A TAT is never believed to be further ahead than the tolerance: after a clock that ran ahead, nobody is locked out.
 CHARGE = Script(f"""
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local stored = redis.call('MGET', unpack(KEYS))
-local granted, at_once, lease, wait, tats = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), 0, {{}}
-for i = 1, #KEYS do
-  local interval, tolerance = tonumber(ARGV[2 * i + 2]), tonumber(ARGV[2 * i + 3])
-  tats[i] = math.min(math.max(tonumber(stored[i] or now), now), now + tolerance)
-  wait = math.max(wait, tats[i] + at_once * interval - tolerance - now)
-  local left = math.floor((now + tolerance - math.max(tats[i], now + lease)) / interval)
-  granted = math.min(granted, math.floor(left / {LEASED_PART}))
-end
-if granted <= at_once then granted, lease = at_once, 0 end
-if wait > 0 then granted = 0 end
-local reply = {{granted, wait}}
-for i, key in ipairs(KEYS) do
-  if granted > 0 then
-    tats[i] = math.max(tats[i], now + lease) + granted * tonumber(ARGV[2 * i + 2])
-    redis.call('SET', key, string.format('%.0f', tats[i]), 'PX', math.ceil((tats[i] - now) / 1000))
+local holder, kept, extra, at_once = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local lasts, told = tonumber(ARGV[5]), tonumber(ARGV[6])
+local uses, lent, back, is_known = {{}}, 0, now, false
+local leases = redis.call('HGETALL', KEYS[1])
+for i = 1, #leases, 2 do
+  local permits, ends = string.match(leases[i + 1], '(%d+) (%d+)')
+  permits, ends = tonumber(permits), tonumber(ends)
+  if leases[i] == holder then
+    is_known = true
+  elseif ends > now then
+    lent, back = lent + permits, math.max(back, ends)
+  else
+    uses[#uses + 1] = {{ends, permits}}
+    redis.call('HDEL', KEYS[1], leases[i])
   end
-  reply[i + 2] = tats[i] - now
+end
+if is_known then
+  for i = 1, told do uses[#uses + 1] = {{now - ARGV[5 + 2 * i], tonumber(ARGV[6 + 2 * i])}} end
+end
+local stored = redis.call('MGET', unpack(KEYS, 2))
+local tats, intervals, free, wait, longest = {{}}, {{}}, math.huge, 0, 0
+for i = 1, #stored do
+  local interval, tolerance = tonumber(ARGV[5 + 2 * (told + i)]), tonumber(ARGV[6 + 2 * (told + i)])
+  local tat = math.min(tonumber(stored[i] or 0), now + tolerance)
+  for _, use in ipairs(uses) do tat = math.max(tat, use[1]) + use[2] * interval end
+  tat = math.min(math.max(tat, now), now + tolerance)
+  wait = math.max(wait, tat + at_once * interval - tolerance - now)
+  free = math.min(free, math.floor((now + tolerance - tat) / interval) - lent - kept - at_once)
+  tats[i], intervals[i], longest = tat, interval, math.max(longest, tolerance)
+end
+local short = 0
+if free < 0 and at_once > 0 then
+  if wait <= 0 then
+    short, wait = lent, math.max(1, back - now)
+    redis.call('PUBLISH', '{RECALL}', KEYS[1])
+  end
+  at_once = 0
+end
+extra = math.min(extra, math.max(0, math.floor(free / {LENT_PART})))
+local reply = {{extra, wait, short}}
+for i = 1, #tats do
+  local tat = tats[i] + at_once * intervals[i]
+  if tat > now then redis.call('SET', KEYS[i + 1], string.format('%.0f', tat), 'PX', math.ceil((tat - now) / 1000)) end
+  reply[i + 3] = tat - now + (lent + kept + extra) * intervals[i]
+end
+if kept + extra > 0 then
+  redis.call('HSET', KEYS[1], holder, string.format('%d %.0f', kept + extra, now + lasts))
+  redis.call('PEXPIRE', KEYS[1], math.ceil((lasts + longest) / 1000))
+elseif is_known then
+  redis.call('HDEL', KEYS[1], holder)
 end
 return reply
 """)

@@ -1,55 +1,58 @@
-"""Leases: permits of the shared limit that a process charges in advance, so that a busy caller's requests don't each
-take a trip to Redis.
+"""Leases: permits of the shared limit that are lent to a process, so that a caller's requests don't each take a trip to
+Redis.
 
-A lease is charged as if its requests came at its end, and its permits are void from then on (those that are left are
-lost to the caller, and never to the limit). So each request is charged at the time of its admission or later, but never
-beyond the tolerance of that moment, and GCRA's bound holds as it is: in any time t at most burst + rate * t pass.
+What is lent is free for nobody else, until the process tells what it used and when, with its next trip. Redis charges
+each use as of then, and the rest is free again. So GCRA's bound holds: of the requests that pass from a moment on, each
+was charged as of that moment or later, or is among what is lent, and both together never lie further ahead than the
+tolerance. And nothing is lost: what one process has and doesn't use, another that is about to refuse a request calls
+back, and waits for. Who is silent (a process that died) has used it all, as of the lease's end.
 
-The price is that a caller whose bucket is full loses the lease's time, 2% of the burst at most, and what processes
-hold when its requests stop. So a lease takes little of what is left of the limit (see `gcra`), and nothing when that is
-nearly used up: then each request is charged by itself. Limits too small for that (login, registration, a hundred a
-second) are never leased.
+Strict and small limits are never lent: log-in, registration, ten a second.
 """
 
 import asyncio
+import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from app.platform.limits.decision import remaining, state_template
-from app.platform.limits.gcra import LEASED_PART, Charge
+from app.platform.limits.gcra import LENT_PART, Charge
 from app.platform.limits.rules import MICROSECONDS, LimitRule
 
-WINDOWS_PER_LEASE = 1 / 50  # of the shortest window: how long a lease lasts
-MAX_LEASE_SECONDS = 0.1
-# Of what the caller is expected to ask for in a lease's time: so a lease is used up early, and little is lost.
-EXPECTED_SHARE = 0.25
+LEAST_LEASED = 10 * LENT_PART  # of a limit's amount
+LEASE_SECONDS = 1.0
+GRACE_SECONDS = 0.5  # after it, in which Redis still hears what was used
+TICK_SECONDS = 0.01  # uses within one are charged as if they came at its end
+GROWTH = 4  # of one lease over the one before, at most
+LEAST_LENT = 3  # less is not worth the trip that tells what was used
 MAX_IDLE_LEASES = 10  # a caller who was away for longer begins anew
 # A refusal stands for the wait that it told, without asking again, but not longer than this: a limit may be lifted.
 MAX_REFUSED_SECONDS = 1.0
 
 
-def lease_seconds(rule: LimitRule) -> float:
-    """0 where every request is charged by itself."""
-    if rule.cost > 1 or min(limit.amount for limit in rule.limits) < 2 * LEASED_PART:
-        return 0.0
-    return min(MAX_LEASE_SECONDS, min(limit.window_seconds for limit in rule.limits) * WINDOWS_PER_LEASE)
+def is_leased(rule: LimitRule) -> bool:
+    return rule.cost == 1 and rule.per == "caller" and min(limit.amount for limit in rule.limits) >= LEAST_LEASED
 
 
-class Lease(NamedTuple):
-    permits: int
-    ends_at: float
+class Report(NamedTuple):
+    """Of a lease, when the next one is asked for: `uses` has pairs of microseconds ago and how many they were."""
+
+    holder: str = ""
+    kept: int = 0
+    wanted: int = 0
+    uses: Sequence[int] = ()
 
 
-NOTHING = Lease(0, 0.0)
+NOTHING = Report()
 
 
 class Account:
     """What one process holds of one caller's limit, and knows of it. Times are the monotonic clock's, in seconds."""
 
     __slots__ = (
-        "_ends_at", "_low", "_most", "_next", "_owed_us", "_permits", "_policy", "_refused_until", "_remaining",
-        "_since", "_size", "_taken", "_template", "_wait_until", "asking", "costs", "declared", "identity",
-        "keys", "lease_seconds", "rule", "within",
+        "_holder", "_low", "_most", "_owed_us", "_permits", "_policy", "_refused_until", "_remaining", "_since",
+        "_size", "_template", "_tick_ends", "_tick_uses", "_ticks", "_wait_until", "asking", "costs", "declared",
+        "ends_at", "identity", "is_leased", "keys", "rule", "waiting", "within",
     )  # fmt: skip
 
     def __init__(self, identity: str, declared: LimitRule, rule: LimitRule, within: "Account | None" = None) -> None:
@@ -57,25 +60,32 @@ class Account:
         self.within = within  # whoever is charged for each of its requests too: the caller's organization
         self.declared = declared
         self.rule = rule  # with the amounts that hold for all processes together
-        self.keys: Sequence[str] = [f"limit:{{{identity}}}:{rule.name}:{limit.window_seconds}" for limit in rule.limits]
+        bucket = f"limit:{{{identity}}}:{rule.name}"
+        self.keys: Sequence[str] = [f"{bucket}:leases", *(f"{bucket}:{limit.window_seconds}" for limit in rule.limits)]
         self.costs = [us for limit in rule.limits for us in (limit.interval_us, limit.tolerance_us)]
-        self.lease_seconds = lease_seconds(rule)
+        self.is_leased = is_leased(rule)
         self.asking: asyncio.Event | None = None  # set when the answer is there; one at a time asks for a lease
-        self._most = max(1, min(limit.amount for limit in rule.limits) // LEASED_PART)
+        self.waiting = 0  # requests, for what others give back
+        self.ends_at = 0.0  # of what is held
+        self._most = min(limit.amount for limit in rule.limits) // LENT_PART
         self._size = 1
-        self._taken = 1
         self._since = 0.0
         self._refused_until = self._wait_until = 0.0
-        self._permits = 0
-        self._ends_at = 0.0
         self._low = 0  # permits at which the next lease is asked for
-        self._next = NOTHING
         self._policy = (b"ratelimit-policy", rule.policy_header)
         self.told((0,) * len(rule.limits))
+        self.forget()
+
+    def forget(self) -> None:
+        """What Redis knows of it is not known any more: it counts as used there, and nothing of it is used here."""
+        self._holder = secrets.token_hex(6)
+        self._permits = self._tick_uses = 0
+        self._tick_ends = 0.0
+        self._ticks: list[tuple[float, int]] = []
 
     @property
     def held(self) -> int:
-        return self._permits + self._next.permits
+        return self._permits
 
     @property
     def charge(self) -> Charge:
@@ -90,62 +100,75 @@ class Account:
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Those of a request that was just charged to what is held: what `Decision` would make of it, but faster."""
-        held = self.held
+        held = self._permits
         state = self._template % tuple([count + held for count in self._remaining])
         return [self._policy, (b"ratelimit", state)]
 
     def may_take(self, now: float) -> bool:
         """Whether `take` would succeed."""
-        return (self._permits > 0 and now < self._ends_at) or (self._next.permits > 0 and now < self._next.ends_at)
+        return self._permits > 0 and now < self.ends_at
 
     def take(self, now: float) -> bool:
         """One of the permits held."""
-        if now >= self._ends_at or not self._permits:
-            self._begin(self._next)
-            self._next = NOTHING
-            if now >= self._ends_at or not self._permits:
-                self._permits = 0
-                return False
+        if not self._permits or now >= self.ends_at:
+            return False
         self._permits -= 1
-        self._taken += 1
+        if now >= self._tick_ends:
+            self._end_tick()
+            self._tick_ends = now + TICK_SECONDS
+        self._tick_uses += 1
         return True
 
     @property
     def is_low(self) -> bool:
         """Whether it is time for the next lease, so that nobody has to wait for it."""
-        return self._permits < self._low and not self._next.permits and self.asking is None
+        return self._permits < self._low and self.asking is None
 
     def refused_us(self, now: float) -> int:
         """What is left of the last refusal's wait; 0 if it stands no longer."""
         return int((self._wait_until - now) * MICROSECONDS) if now < self._refused_until else 0
 
-    def wanted(self, now: float) -> int:
-        """How many permits the next lease should have, by how many were taken since the last one was asked for."""
-        elapsed = max(now - self._since, 1e-6)
-        if elapsed > MAX_IDLE_LEASES * self.lease_seconds:
-            self._size = 1
-        else:
-            expected = int(self._taken * self.lease_seconds * EXPECTED_SHARE / elapsed)
-            self._size = max(1, self._size // 2, min(expected, 2 * self._size, self._most))
-        self._taken, self._since = 1, now
-        return self._size
+    def report(self, now: float, at_once: int) -> Report:
+        """With how much is wanted, of which `at_once` are used as soon as it is there."""
+        if now >= self.ends_at:
+            self._permits = 0
+        uses = self._uses(now)
+        size = self._wanted(now, sum(uses[1::2]) + at_once)
+        return Report(self._holder, self._permits, max(0, size - self._permits - at_once), uses)
+
+    def give_back(self, now: float) -> Report:
+        self._permits = 0
+        return Report(self._holder, uses=self._uses(now))
 
     def grant(self, permits: int, asked_at: float) -> None:
-        """A lease that was asked for at that time: Redis charged it then or later. Of none: not now."""
-        if not permits:
-            self._low = 0
-            return
-        lease = Lease(permits, asked_at + self.lease_seconds)
-        if self._permits:
-            self._next = lease
-        else:
-            self._begin(lease)
+        """What was asked for at that time, beside what was kept: Redis lent it then or later. Of none: not now."""
+        self._permits += permits
+        self._low = self._permits // 4 if permits else 0
+        self.ends_at = asked_at + LEASE_SECONDS
 
     def refuse(self, wait_us: int, asked_at: float) -> None:
         wait = wait_us / MICROSECONDS
         self._wait_until = asked_at + wait
         self._refused_until = asked_at + min(wait, MAX_REFUSED_SECONDS)
 
-    def _begin(self, lease: Lease) -> None:
-        self._permits, self._ends_at = lease
-        self._low = lease.permits // 2
+    def _wanted(self, now: float, taken: int) -> int:
+        """How many permits to hold, by how many were taken since the last ones were asked for."""
+        elapsed = max(now - self._since, 1e-6)
+        self._since = now
+        if elapsed > MAX_IDLE_LEASES * LEASE_SECONDS:
+            self._size = 1
+            return 0
+        expected = int(taken * LEASE_SECONDS / elapsed)
+        self._size = max(1, self._size // 2, min(expected, GROWTH * self._size, self._most))
+        return self._size if self._size >= LEAST_LENT else 0
+
+    def _uses(self, now: float) -> list[int]:
+        self._end_tick()
+        self._tick_ends = 0.0
+        ticks, self._ticks = self._ticks, []
+        return [value for end, uses in ticks for value in (max(0, int((now - end) * MICROSECONDS)), uses)]
+
+    def _end_tick(self) -> None:
+        if self._tick_uses:
+            self._ticks.append((self._tick_ends, self._tick_uses))
+            self._tick_uses = 0

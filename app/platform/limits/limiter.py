@@ -3,24 +3,30 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
 from types import MappingProxyType
+from typing import Any
 
 from prometheus_client import Counter
 from redis.exceptions import RedisError
 
 from app.platform.limits.concurrency import Places
 from app.platform.limits.decision import Decision
-from app.platform.limits.gcra import CHARGE, Charge, LocalBuckets
-from app.platform.limits.leases import Account
+from app.platform.limits.gcra import CHARGE, RECALL, Charge, LocalBuckets, Told
+from app.platform.limits.leases import GRACE_SECONDS, LEASE_SECONDS, NOTHING, Account, Report
 from app.platform.limits.rules import MICROSECONDS, LimitRule
 from app.platform.redis import RedisClient
 from app.platform.telemetry.metrics import BatchedCounter
 
 DECISIONS = Counter("rate_limit_decisions_total", "Requests, by what the limiter said", ["rule", "source", "outcome"])
 MAX_ACCOUNTS = 10_000
+# Between the tries of who waits for what other processes give back: they have been asked to, and take a trip each.
+PAUSES_SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+RECONNECT_SECONDS = 0.5
+SILENCE_SECONDS = 60.0  # then the connection is tried by making it anew
+LASTS_US = int((LEASE_SECONDS + GRACE_SECONDS) * MICROSECONDS)
 
 
 class RateLimiter:
@@ -46,7 +52,8 @@ class RateLimiter:
         self.places = Places(redis, local_share=local_share)
         self._buckets = LocalBuckets()
         self._accounts: OrderedDict[tuple[str, LimitRule, Account | None], Account] = OrderedDict()
-        self._renewals: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lending: dict[str, dict[Account, asyncio.TimerHandle]] = {}  # by the key of their leases
         self._counters: dict[str, BatchedCounter] = {}
         self._multiplied = lru_cache(maxsize=1_024)(LimitRule.scaled)
         self._shared_rule = lru_cache(maxsize=1_024)(partial(LimitRule.scaled, factor=scale))
@@ -93,9 +100,7 @@ class RateLimiter:
             self.take(within, now)
         self._leased(account.rule.short_name).inc()
         if account.is_low:
-            renewal = asyncio.create_task(self._renew(account))
-            self._renewals.add(renewal)
-            renewal.add_done_callback(self._renewals.discard)
+            self._in_background(self._renew(account))
         return True
 
     async def ask(self, account: Account) -> Decision:
@@ -129,9 +134,24 @@ class RateLimiter:
         DECISIONS.labels(rule.short_name, source, "allowed" if decision.allowed else "limited").inc()
         return decision
 
+    async def run(self) -> None:
+        """Give back what others need, until it is cancelled, whether or not there is a Redis."""
+        while True:
+            with suppress(RedisError, OSError, TimeoutError):
+                async with self._redis.subscription(RECALL) as next_message:
+                    while True:
+                        self._give_back((await next_message(SILENCE_SECONDS)).data.decode())
+            await asyncio.sleep(RECONNECT_SECONDS)
+
     async def aclose(self) -> None:
-        for renewal in self._renewals:
-            renewal.cancel()
+        """Gives back what is held: the processes that are left have all of it."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        lending = [pair for accounts in self._lending.values() for pair in accounts.items()]
+        for _, timer in lending:
+            timer.cancel()
+        await asyncio.gather(*(self._give_back_all(account) for account, _ in lending))
         for counter in self._counters.values():
             counter.flush()
 
@@ -143,41 +163,97 @@ class RateLimiter:
 
     async def _ask(self, account: Account) -> tuple[Decision, str]:
         try:
-            if account.lease_seconds and account.asking is None:
-                wait = await self._lease(account, at_once=1)
-            else:
-                _, wait = await self._ask_redis(account, account.rule.cost, at_once=account.rule.cost)
+            told = await self._charged(account)
         except RedisError:
             local = self._local_rule(account.declared)
             return Decision(local, self._buckets.charge(f"{account.identity}:{local.name}", local)), "local"
-        return Decision(account.rule, account.charge._replace(wait_us=wait)), "redis"
+        return Decision(account.rule, account.charge._replace(wait_us=told.wait_us)), "redis"
+
+    async def _charged(self, account: Account) -> Told:
+        """Where only what is lent to others is free, so many requests as that wait for it. Raises RedisError."""
+        told = await self._charge_redis(account)
+        if account.waiting >= told.lent:
+            return told
+        account.waiting += 1
+        try:
+            for seconds in PAUSES_SECONDS:
+                self._give_back(account.keys[0])
+                await asyncio.sleep(seconds)
+                told = await self._charge_redis(account)
+                if not told.lent:
+                    break
+        finally:
+            account.waiting -= 1
+        return told
+
+    async def _charge_redis(self, account: Account) -> Told:
+        if account.is_leased and account.asking is None:
+            now = time.monotonic()
+            return await self._settle(account, account.report(now, 1), now, at_once=1)
+        return await self._ask_redis(account, NOTHING, account.rule.cost)
 
     async def _renew(self, account: Account) -> None:
-        with suppress(RedisError):
-            await self._lease(account, at_once=0)
+        now = time.monotonic()
+        if account.asking is None:
+            with suppress(RedisError):
+                await self._settle(account, account.report(now, 0), now)
 
-    async def _lease(self, account: Account, at_once: int) -> int:
-        """Ask for as many permits as the account should hold; the wait if there are none. Raises RedisError.
+    def _give_back(self, key: str) -> None:
+        """What is held under this key."""
+        for account in self._lending.get(key, ()):
+            self._in_background(self._give_back_all(account))
 
-        `at_once`: how many of them are used as soon as they are there.
-        """
-        asked_at = time.monotonic()
+    async def _give_back_all(self, account: Account) -> None:
+        now = time.monotonic()
+        if account.asking is None:
+            with suppress(RedisError):
+                await self._settle(account, account.give_back(now), now)
+
+    async def _settle(self, account: Account, report: Report, asked_at: float, at_once: int = 0) -> Told:
+        """Tell what was used, and ask for more. Raises RedisError."""
         answered = account.asking = asyncio.Event()
         try:
-            granted, wait = await self._ask_redis(account, account.wanted(asked_at), at_once)
-            if not wait:
-                account.grant(granted - at_once, asked_at)
+            told = await self._ask_redis(account, report, at_once)
+            account.grant(told.granted, asked_at)
+        except BaseException:
+            account.forget()
+            raise
         finally:
             account.asking = None
             answered.set()
-        return wait
+        if account.held:
+            self._watch(account)
+        return told
 
-    async def _ask_redis(self, account: Account, permits: int, at_once: int) -> tuple[int, int]:
-        """How many are granted, and the wait if those at once are not."""
+    def _watch(self, account: Account) -> None:
+        """Until its lease is over: then what was used is told, if not before."""
+        lending = self._lending.setdefault(account.keys[0], {})
+        if account not in lending:
+            lending[account] = asyncio.get_running_loop().call_later(LEASE_SECONDS, self._lease_over, account)
+
+    def _lease_over(self, account: Account) -> None:
+        lending = self._lending[account.keys[0]]
+        left = account.ends_at - time.monotonic()
+        if left > 0 or account.asking is not None:
+            again = asyncio.get_running_loop().call_later(max(left, 0.001), self._lease_over, account)
+            lending[account] = again
+            return
+        del lending[account]
+        if not lending:
+            del self._lending[account.keys[0]]
+        self._in_background(self._give_back_all(account))
+
+    async def _ask_redis(self, account: Account, report: Report, at_once: int) -> Told:
         asked_at = time.monotonic()
-        arguments = [permits, at_once, int(account.lease_seconds * MICROSECONDS), *account.costs]
-        granted, wait, *owed = await self._redis.run(CHARGE, account.keys, arguments)
+        holder, kept, wanted, uses = report
+        arguments: list[str | int] = [holder, kept, wanted, at_once, LASTS_US, len(uses) // 2, *uses, *account.costs]
+        granted, wait, lent, *owed = await self._redis.run(CHARGE, account.keys, arguments)
         account.told(tuple(owed))
-        if wait:
+        if wait and not lent:
             account.refuse(wait, asked_at)
-        return granted, wait
+        return Told(granted, wait, lent, tuple(owed))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
