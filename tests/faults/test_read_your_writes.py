@@ -82,19 +82,19 @@ async def delayed(stack: NativeStack, replicas: int, delay: str = DELAY) -> Asyn
         yield
 
 
-async def pairs(stack: NativeStack, *, with_token: bool) -> list[Pair]:
+async def pairs(stack: NativeStack, *, with_token: bool, count: int = CALLERS) -> list[Pair]:
     people = people_of(stack)
-    writers = [await people.join() for _ in range(CALLERS)]
+    writers = [await people.join() for _ in range(count)]
     if not with_token:
         return [Pair(writer, writer) for writer in writers]
     return [Pair(writer, await people.join(Role.VIEWER, writer.organization_id)) for writer in writers]
 
 
-async def write_then_read(client: httpx.AsyncClient, callers: list[Pair]) -> Seen:
+async def write_then_read(client: httpx.AsyncClient, callers: list[Pair], rounds: int = ROUNDS) -> Seen:
     seen = Seen()
     async with asyncio.TaskGroup() as group:
         for pair in callers:
-            group.create_task(pair.write_then_read(client, ROUNDS, seen))
+            group.create_task(pair.write_then_read(client, rounds, seen))
     return seen
 
 
@@ -136,7 +136,8 @@ async def test_control_the_position_before_commit_is_too_early(
 
 
 async def test_control_without_positions_reads_are_stale(stack: NativeStack) -> None:
+    """One process, which clients share: few of them are enough."""
     app = create_app(settings_for(stack, cache_enabled=False, consistency_enabled=False))
     async with delayed(stack, replicas=1), running(app), in_process(app) as client:
-        seen = await write_then_read(client, await pairs(stack, with_token=True))
+        seen = await write_then_read(client, await pairs(stack, with_token=True, count=10), rounds=20)
     assert seen.stale > 0
