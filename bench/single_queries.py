@@ -135,6 +135,8 @@ def factors(ask: Ask, examples: Examples) -> Iterator[Query]:
     user = user_of(examples)
     yield ask(CredentialRepository, "sealed_secret", user)
     yield ask(CredentialRepository, "offer_factor", user, b"sealed")
+    yield ask(CredentialRepository, "factors_after", user, 100)
+    yield ask(CredentialRepository, "reseal", user, b"sealed anew", instead_of=b"sealed")
     yield ask(CredentialRepository, "use_step", user, 1)
     yield ask(CredentialRepository, "enable_factor", user)
     yield from both_statements(ask(CredentialRepository, "remove_factor", user))
@@ -147,6 +149,8 @@ def members(ask: Ask, examples: Examples) -> Iterator[Query]:
     yield ask(MemberRepository, "lock_organization")
     yield ask(MemberRepository, "organization_name")
     yield ask(MemberRepository, "get", user)
+    yield ask(MemberRepository, "standing", user)
+    yield ask(MemberRepository, "set_tier", "standard")
     yield ask(MemberRepository, "other_owners", user)
     yield ask(MemberRepository, "change", user, role="viewer")
 

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from app.platform.postgres.database import Database
 from app.platform.postgres.errors import CommitOutcomeUnknown
 from app.platform.postgres.sessions import Commit
+from app.platform.postgres.transaction import Connection
 from tests.support.database import (
     administer,
     create_registers,
@@ -149,6 +150,24 @@ async def test_a_connection_lost_during_commit_is_no_success(services: DataServi
         database.primary.writer.connector.abort()
         with pytest.raises(CommitOutcomeUnknown, match="lost"):
             await write
+
+
+async def test_a_connection_that_says_no_goodbye_after_commit_takes_nothing_back(
+    services: DataServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One on top of the pool's is closed as soon as it is given back, which is part of SQLAlchemy's commit."""
+
+    async def no_goodbye(connection: Connection, *, timeout: float | None = None) -> None:
+        connection.terminate()
+        raise TimeoutError
+
+    monkeypatch.setattr(Connection, "close", no_goodbye)
+    async with open_database(services, pool_size=1, pool_overflow=1) as database:
+        await create_registers(database, "a")
+        async with database.write() as first:
+            await first.execute(text("SELECT 1"))
+            await write_version(database, "a", 9)
+    assert await version_on_primary(services) == 9
 
 
 async def touching_write(database: Database, version: int) -> None:

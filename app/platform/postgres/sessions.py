@@ -199,7 +199,8 @@ class WriteSession(AsyncSession):
         try:
             async with asyncio.timeout(self._commit_seconds):
                 await super().commit()
-            if driver.is_in_transaction():
+            # Gone with its COMMIT told, it is one of those on top, which are closed as soon as they are given back.
+            if not driver.written and (driver.is_closed() or driver.is_in_transaction()):
                 raise CommitOutcomeUnknown("COMMIT was not sent")
         except TimeoutError as error:
             metrics.COMMITS.labels("unknown").inc()
