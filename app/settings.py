@@ -63,9 +63,7 @@ class Settings(BaseSettings):
     # Postgres
     database_url: SecretStr = SecretStr("postgresql+asyncpg://headroom:headroom-development@127.0.0.1:5432/headroom")
     database_replica_urls: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    migration_database_url: SecretStr | None = (
-        None  # of the tables' owner, for migrations; the service has no use for it
-    )
+    migration_database_url: SecretStr | None = None  # of the tables' owner, for migrations; the service doesn't use it
     database_pool_size: int = Field(15, ge=1, le=1_000)  # connections kept, per process and server
     database_pool_overflow: Count = 0  # connections on top, under load; each is opened and closed for one use
     database_pool_timeout_ms: Milliseconds = 2_000
@@ -95,9 +93,7 @@ class Settings(BaseSettings):
     cache_max_entry_bytes: int = Field(1_048_576, gt=0)
     cache_memory_bytes: int = Field(16_777_216, ge=0)  # of answers in memory, per process; 0: in Redis alone
     rate_limit_enabled: bool = True
-    rate_limit_scale: float = Field(
-        1.0, gt=0, le=1_000_000
-    )  # multiplies every limit, so that a load test can lift them
+    rate_limit_scale: float = Field(1.0, gt=0, le=1_000_000)  # multiplies all limits: a load test lifts them by it
     rate_limit_default: str = "600/minute"  # of every route that declares none; per caller, else per address
     rate_limit_organization: str = "6000/minute"  # of all its members' requests together; empty: none
     rate_limit_tiers: Tiers = {"free": 0.2, "standard": 1.0, "premium": 5.0}  # what one multiplies its limits by

@@ -27,6 +27,7 @@ PAUSES_SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 RECONNECT_SECONDS = 0.5
 SILENCE_SECONDS = 60.0  # then the connection is tried by making it anew
 LASTS_US = int((LEASE_SECONDS + GRACE_SECONDS) * MICROSECONDS)
+TAKEN = Told(granted=0, wait_us=0, lent=0, owed_us=())
 
 
 class RateLimiter:
@@ -140,7 +141,7 @@ class RateLimiter:
             with suppress(RedisError, OSError, TimeoutError):
                 async with self._redis.subscription(RECALL) as next_message:
                     while True:
-                        self._give_back((await next_message(SILENCE_SECONDS)).data.decode())
+                        self._give_back((await next_message(SILENCE_SECONDS)).data.decode(errors="replace"))
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def aclose(self) -> None:
@@ -179,6 +180,8 @@ class RateLimiter:
             for seconds in PAUSES_SECONDS:
                 self._give_back(account.keys[0])
                 await asyncio.sleep(seconds)
+                if account.take(time.monotonic()):  # another request of this process was lent more than its own
+                    return TAKEN
                 told = await self._charge_redis(account)
                 if not told.lent:
                     break

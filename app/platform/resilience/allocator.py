@@ -6,11 +6,10 @@ which it seldom shortens. A password's hash takes 19 MiB for 20 ms: a worker wou
 
 import ctypes
 
-MMAP_THRESHOLD, MMAP_BYTES = (
-    -3,
-    1_048_576,
-)  # mallopt(3): larger blocks go back to the kernel at once; and it learns no more
-TRIM_THRESHOLD, TRIM_BYTES = -1, 1_048_576  # of free memory at the end of the heap
+# mallopt(3). Larger blocks than that go back to the kernel at once; and once it is told, it learns no more.
+MMAP_THRESHOLD, MMAP_BYTES = -3, 1_048_576
+# So much free memory at the end of the heap, and it is shortened.
+TRIM_THRESHOLD, TRIM_BYTES = -1, 1_048_576
 
 
 def give_memory_back() -> None:

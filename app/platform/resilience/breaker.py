@@ -13,8 +13,7 @@ BREAKER_OPENED = Counter("circuit_breaker_opened_total", "Times that a breaker o
 
 State = Literal["closed", "open", "half_open"]
 
-
-FIRST_SHARE = 0.1  # of `open_seconds`
+FIRST_SHARE = 0.1  # of `open_seconds`: until the first probe
 
 
 class CircuitBreaker:

@@ -1,9 +1,9 @@
 """What the service counts about its requests.
 
 The names and labels are those of prometheus-fastapi-instrumentator, so that boards made for it work. Its middleware is
-not used, since that matches every route a second time (60 to 140 µs). Two differences:
-`status` is the exact code (`200`, not `2xx`: its `should_group_status_codes=False`), and
-`http_request_duration_seconds` has buckets fine enough to do without `http_request_duration_highr_seconds`.
+not used, since that matches every route a second time (60 to 140 µs). Two differences: `status` is the exact code
+(`200`, not `2xx`: its `should_group_status_codes=False`), and `http_request_duration_seconds` has buckets fine enough
+to do without `http_request_duration_highr_seconds`.
 """
 
 from __future__ import annotations

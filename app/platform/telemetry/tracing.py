@@ -32,5 +32,5 @@ async def tracing(
         yield
     finally:
         tracer.export = None
-        exemplars.write()
         await anyio.to_thread.run_sync(export.close)
+        exemplars.write()  # last: where the disk is full, it fails
