@@ -25,6 +25,7 @@ from app.platform.postgres.budget import Fleet
 from app.platform.postgres.errors import DatabaseError, DatabaseUnavailable
 from app.platform.postgres.tokens import ConsistencyTokens
 from app.platform.redis import RedisClient, redis_from_url
+from app.platform.resilience.background import in_background
 from app.platform.resilience.breaker import CircuitBreaker
 from app.platform.security import revocation_log, revocation_news
 from app.platform.security.api_keys import REMEMBER_SECONDS, ApiKeys, FoundKey
@@ -84,19 +85,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     folder = key_folder(settings)
     keys = signing_keys(settings) if folder is None else folder.keys
     redis = redis_client(settings)
-    cache = ResponseCache(
-        redis,
-        max_entry_bytes=settings.cache_max_entry_bytes,
-        memory_bytes=settings.cache_memory_bytes,
-        enabled=settings.cache_enabled,
-    )
-    rate_limiter = RateLimiter(
-        redis,
-        scale=settings.rate_limit_scale,
-        local_share=settings.rate_limit_local_share,
-        enabled=settings.rate_limit_enabled,
-        tiers=settings.rate_limit_tiers,
-    )
+    cache = cache_of(redis, settings)
+    rate_limiter = rate_limiter_of(redis, settings)
     consistency = Consistency(
         redis,
         ConsistencyTokens(rings.signing),
@@ -119,64 +109,90 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     trail = AuditTrail(rings.audit, enabled=settings.audit_enabled)
     database = Database(database_options(settings), on_commit=(hear, invalidate, remember), before_commit=(trail,))
     revocations = revocations_of(database, settings)
-    await cache.start()
-    lending = asyncio.create_task(rate_limiter.run())
-    hearing = asyncio.create_task(revocation_news.listen(redis, revocations))
-    watching = asyncio.create_task(watch(folder))
     api_keys = api_keys_of(database, settings)
-    noting_uses = asyncio.create_task(api_keys.run())
     reminders = reminders_of(database)
-    reminding = asyncio.create_task(reminders.run())
-    checkpoints = asyncio.create_task(checkpoints_of(database, rings.audit, settings))
-    rotating = asyncio.create_task(rotation_of(settings, rings, database, redis).run())
-    await fleet_timeline.exchange(redis, database)
-    await database.start()
-    telling_timeline = asyncio.create_task(fleet_timeline.keep_exchanging(redis, database))
+    await cache.start()
     try:
-        await revocations.start()
-        await check_connections(database, settings)
-        await forget_the_past(database)
-        yield Resources(
-            database=database,
-            redis=redis,
-            cache=cache,
-            rate_limiter=rate_limiter,
-            consistency=consistency,
-            idempotency=Idempotency(rings.signing, enabled=settings.idempotency_enabled),
-            cursors=CursorSigner(rings.signing),
-            passwords=PasswordHasher(settings.password_hash_concurrency),
-            signing_keys=keys,
-            token_issuer=TokenIssuer(
-                keys,
-                issuer=settings.jwt_issuer,
-                audience=settings.jwt_audience,
-                lifetime_seconds=settings.access_token_seconds,
-            ),
-            token_verifier=TokenVerifier(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience),
-            revocations=revocations,
-            refresh_tokens=RefreshTokens.keyed_by(rings.signing),
-            session_limits=SessionLimits(
-                idle_seconds=settings.session_idle_seconds,
-                absolute_seconds=settings.session_absolute_seconds,
-                grace_seconds=settings.refresh_grace_seconds,
-                per_user=settings.sessions_per_user,
-            ),
-            api_keys=api_keys,
-            password_policy=PasswordPolicy(BreachedPasswords((SHIPPED, *settings.breached_passwords_files))),
-            sealer=Sealer(rings.sealing),
-            service_name=settings.service_name,
-            verified_email_needed=settings.verified_email_needed,
-            reminders=reminders,
-        )
+        async with in_background(
+            rate_limiter.run(),
+            revocation_news.listen(redis, revocations),
+            watch(folder),
+            api_keys.run(),
+            reminders.run(),
+            checkpoints_of(database, rings.audit, settings),
+            rotation_of(settings, rings, database, redis).run(),
+            fleet_timeline.keep_exchanging(redis, database),
+        ):
+            await fleet_timeline.exchange(redis, database)
+            await database.start()
+            await revocations.start()
+            await check_connections(database, settings)
+            await forget_the_past(database)
+            yield Resources(
+                database=database,
+                redis=redis,
+                cache=cache,
+                rate_limiter=rate_limiter,
+                consistency=consistency,
+                idempotency=Idempotency(rings.signing, enabled=settings.idempotency_enabled),
+                cursors=CursorSigner(rings.signing),
+                passwords=PasswordHasher(settings.password_hash_concurrency),
+                signing_keys=keys,
+                token_issuer=token_issuer_of(keys, settings),
+                token_verifier=TokenVerifier(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience),
+                revocations=revocations,
+                refresh_tokens=RefreshTokens.keyed_by(rings.signing),
+                session_limits=session_limits_of(settings),
+                api_keys=api_keys,
+                password_policy=PasswordPolicy(BreachedPasswords((SHIPPED, *settings.breached_passwords_files))),
+                sealer=Sealer(rings.sealing),
+                service_name=settings.service_name,
+                verified_email_needed=settings.verified_email_needed,
+                reminders=reminders,
+            )
     finally:
         await revocations.aclose()
-        for task in (telling_timeline, checkpoints, noting_uses, reminding, rotating, hearing, lending, watching):
-            task.cancel()
-            await asyncio.wait([task])
         await database.aclose()
         await rate_limiter.aclose()
         await cache.aclose()
         await redis.aclose()
+
+
+def cache_of(redis: RedisClient, settings: Settings) -> ResponseCache:
+    return ResponseCache(
+        redis,
+        max_entry_bytes=settings.cache_max_entry_bytes,
+        memory_bytes=settings.cache_memory_bytes,
+        enabled=settings.cache_enabled,
+    )
+
+
+def rate_limiter_of(redis: RedisClient, settings: Settings) -> RateLimiter:
+    return RateLimiter(
+        redis,
+        scale=settings.rate_limit_scale,
+        local_share=settings.rate_limit_local_share,
+        enabled=settings.rate_limit_enabled,
+        tiers=settings.rate_limit_tiers,
+    )
+
+
+def token_issuer_of(keys: SigningKeys, settings: Settings) -> TokenIssuer:
+    return TokenIssuer(
+        keys,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        lifetime_seconds=settings.access_token_seconds,
+    )
+
+
+def session_limits_of(settings: Settings) -> SessionLimits:
+    return SessionLimits(
+        idle_seconds=settings.session_idle_seconds,
+        absolute_seconds=settings.session_absolute_seconds,
+        grace_seconds=settings.refresh_grace_seconds,
+        per_user=settings.sessions_per_user,
+    )
 
 
 async def check_connections(database: Database, settings: Settings) -> None:
