@@ -82,6 +82,26 @@ async def test_control_the_writer_on_the_same_server_does_write(services: DataSe
         assert await read_version(database, "c") == 1
 
 
+LOCKED = select(REGISTERS.c.version).where(REGISTERS.c.name == "a").with_for_update()
+
+
+async def test_a_transaction_that_writes_reads_at_the_primary_too(database: Database) -> None:
+    """After its own write, and where it locks what it reads: a replica has neither."""
+    async with database.write() as session:
+        await session.execute(INSERT, {"name": "c"})
+        assert await session.scalar(select(REGISTERS.c.version).where(REGISTERS.c.name == "c")) == 1
+        assert await session.scalar(LOCKED) is not None
+        assert await session.scalar(select(func.pg_is_in_recovery())) is False
+
+
+async def test_control_a_read_is_elsewhere_and_can_not_lock(database: Database) -> None:
+    async with database.read() as session:
+        assert await session.scalar(select(func.pg_is_in_recovery())) is True
+    with pytest.raises(DBAPIError, match="read-only transaction"):
+        async with database.read() as session:
+            await session.scalar(LOCKED)
+
+
 async def test_a_snapshot_spans_statements(database: Database) -> None:
     new_request(wal_required=await _written(database, "a", 1))
     async with database.read() as session:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-import app.main  # noqa: F401  (importing it declares every metric)
+import app.main
+import app.worker  # noqa: F401  (importing them declares every metric)
 from app.settings import Settings
 from deploy.local.options import Options
 
@@ -30,6 +31,12 @@ TEST_FILE = re.compile(r"`(?:tests/)?((?:unit|integration|system|faults)/[\w/]+\
 TEST_NAME = re.compile(r"`(test_\w+)`")
 CODE_FILE = re.compile(r"`((?:app|deploy|docs|migrations|nginx|tests|bench)/[\w./*-]+)`")
 VERB = re.compile(r"\bmake ([a-z-]+)")
+
+# The table of patterns: name, page, where, switch, metric, test.
+ROW = re.compile(r"^\| \[([^\]]+)\]\(docs/patterns/[\w-]+\.md\) \| (.+) \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
+ROWS = ROW.findall((ROOT / "README.md").read_text())
+QUOTED = re.compile(r"`([^`]+)`")
+NO_METRIC_OF_OURS = {"none", "what it watches has its own", "shows those of all rooms", "all of them"}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -89,6 +96,38 @@ def test_tests_exist(page: Path) -> None:
 def test_files_exist(page: Path) -> None:
     named = [path for path in CODE_FILE.findall(page.read_text()) if "rooms" not in path]
     assert [path for path in named if not list(ROOT.glob(path.rstrip("/")))] == []
+
+
+def test_each_pattern_has_a_row() -> None:
+    assert len(ROWS) == len(list((ROOT / "docs" / "patterns").glob("*.md")))
+
+
+@pytest.mark.parametrize(("name", "where", "switch", "metric", "test"), ROWS, ids=[row[0] for row in ROWS])
+def test_what_a_row_names_exists(name: str, where: str, switch: str, metric: str, test: str) -> None:
+    assert [place for place in QUOTED.findall(where) if not is_there(place)] == []
+    assert set(re.findall(r"[A-Z][A-Z_]+", switch)) <= switches(), name
+    if metric not in NO_METRIC_OF_OURS and "nginx's log" not in metric:
+        assert metric.strip("`").partition("`")[0].partition("{")[0] in metric_names()
+    assert [path for path in QUOTED.findall(test) if path != "image" and not (ROOT / "tests" / path).exists()] == []
+
+
+def test_control_what_is_made_up_is_not_there() -> None:
+    assert not is_there("app/platform/magic/")
+    assert "NO_SUCH_SWITCH" not in switches()
+    assert "magic_total" not in metric_names()
+
+
+def is_there(place: str) -> bool:
+    """A path, from the root or from the platform, or a verb of the Makefile."""
+    if place.startswith("make "):
+        return f"\n{place.removeprefix('make ')}:" in (ROOT / "Makefile").read_text()
+    return any(list(base.glob(place.rstrip("/"))) for base in (ROOT, ROOT / "app" / "platform"))
+
+
+def switches() -> set[str]:
+    """The settings, and what the native stack and nginx are told."""
+    fields = (*Settings.model_fields, *Options.__dataclass_fields__)
+    return {name.upper() for name in fields} | OTHER_VARIABLES | {"WEB_CONCURRENCY"}
 
 
 @every_page
