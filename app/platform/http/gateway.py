@@ -15,33 +15,18 @@ from app.platform.cache import PUBLIC, CacheRule, Hit, Miss, ResponseCache, answ
 from app.platform.http.admission import account_of, admit, bearer_token, identify
 from app.platform.http.consistency import HEADER as CONSISTENCY_HEADER
 from app.platform.http.consistency import Consistency
-from app.platform.http.hotpath import OFFER, Offer
+from app.platform.http.hotpath import OFFER, HotPathParts, Offer
 from app.platform.http.problems import TooManyRequests, send_problem
 from app.platform.http.recording import header, record, send_answer
 from app.platform.http.routes import RoutePolicy, RouteTable
 from app.platform.http.surrogate_keys import SurrogateKeys
-from app.platform.limits import ConcurrencyRule, LimitRule, RateLimiter, concurrency_of, limits_of
-from app.platform.security.api_keys import ApiKeys
+from app.platform.limits import ConcurrencyRule, LimitRule, concurrency_of, limits_of
 from app.platform.security.caller import Caller
-from app.platform.security.revocation import Revocations
-from app.platform.security.tokens import TokenVerifier
 from app.platform.telemetry.context import current
 from app.platform.telemetry.middleware import QUIET_PATHS
 
 
-class GatewayParts(Protocol):
-    """What the gateway needs of the process's resources."""
-
-    @property
-    def token_verifier(self) -> TokenVerifier: ...
-    @property
-    def api_keys(self) -> ApiKeys: ...
-    @property
-    def revocations(self) -> Revocations: ...
-    @property
-    def rate_limiter(self) -> RateLimiter: ...
-    @property
-    def cache(self) -> ResponseCache: ...
+class GatewayParts(HotPathParts, Protocol):
     @property
     def consistency(self) -> Consistency: ...
 

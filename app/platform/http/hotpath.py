@@ -82,6 +82,8 @@ class Pass(NamedTuple):
 
 
 class HotPathParts(Protocol):
+    """What is needed of the process's resources."""
+
     @property
     def token_verifier(self) -> TokenVerifier: ...
     @property

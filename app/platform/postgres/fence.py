@@ -34,10 +34,12 @@ class Fence:
         self.enabled = enabled
 
     def hear(self, timeline: int) -> bool:
-        """Whether it is newer than any before."""
-        is_newer = timeline > self.timeline
+        """Whether it tells of a promotion: it is newer than one that was heard of before. The first one tells of none:
+        whatever is connected, or about to be, has yet to be asked.
+        """
+        is_news = 0 < self.timeline < timeline
         self.timeline = max(self.timeline, timeline)
-        return is_newer
+        return is_news
 
     def excludes(self, timeline: int) -> bool:
         return self.enabled and timeline < self.timeline
