@@ -5,10 +5,9 @@ The cache is off: it would hide a read that is stale.
 
 import asyncio
 import os
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import httpx
 import pytest
@@ -18,7 +17,7 @@ from app.main import create_app
 from app.platform.postgres.transaction import Transaction, written_position
 from tests.support.api import Person, in_process, running
 from tests.support.calls import EQUIPMENT
-from tests.support.database import server_setting
+from tests.support.database import Seen, server_setting
 from tests.support.mixed_load import new_item, people_of, replica_dsns, settings_for, through_nginx
 from tests.support.native import NativeStack, native_stack
 
@@ -33,16 +32,6 @@ SETTINGS = {
     "CACHE_ENABLED": "false",
     "REDIS_TIMEOUT_MS": "2000",  # a machine that is busy with the load is not a dead Redis, which remembers nobody
 }
-
-
-@dataclass
-class Seen:
-    stale: int = 0
-    served_by: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def share_of_replicas(self) -> float:
-        return 1 - self.served_by["primary"] / self.served_by.total()
 
 
 @dataclass(frozen=True, slots=True)

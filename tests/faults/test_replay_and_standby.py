@@ -5,7 +5,6 @@ A COMMIT whose wait for the synchronous standby was cut short is visible on the 
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from uuid import uuid4
 
 import httpx
@@ -24,7 +23,7 @@ from tests.support.api import (
 )
 from tests.support.calls import EQUIPMENT, item_body, problem_of
 from tests.support.database import administer
-from tests.support.stack import DataServices, data_services
+from tests.support.stack import DataServices, data_services, no_standby
 
 DATABASE = "replays"
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
@@ -48,18 +47,6 @@ async def client(services: DataServices) -> AsyncIterator[httpx.AsyncClient]:
 
 def dsn(services: DataServices) -> str:
     return in_database(services.primary_dsn, DATABASE)
-
-
-@contextmanager
-def no_standby(services: DataServices) -> Iterator[None]:
-    replicas = [services.services["replica-1"], services.services["replica-2"]]
-    for replica in replicas:
-        replica.freeze()
-    try:
-        yield
-    finally:
-        for replica in replicas:
-            replica.thaw()
 
 
 async def cut_the_wait_short(services: DataServices) -> None:

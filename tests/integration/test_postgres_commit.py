@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 
 import asyncpg
 import pytest
@@ -21,7 +20,7 @@ from tests.support.database import (
     until,
     write_version,
 )
-from tests.support.stack import DataServices, data_services, superuser
+from tests.support.stack import DataServices, data_services, no_standby, superuser
 
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
@@ -47,18 +46,6 @@ async def database(services: DataServices, commits: list[Commit]) -> AsyncIterat
         await create_registers(opened, "a")
         commits.clear()
         yield opened
-
-
-@contextmanager
-def no_standby(services: DataServices) -> Iterator[None]:
-    replicas = [services.services["replica-1"], services.services["replica-2"]]
-    for replica in replicas:
-        replica.freeze()
-    try:
-        yield
-    finally:
-        for replica in replicas:
-            replica.thaw()
 
 
 async def version_on_primary(services: DataServices) -> int:

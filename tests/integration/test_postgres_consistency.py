@@ -2,9 +2,7 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 
 import pytest
 from sqlalchemy import text
@@ -13,6 +11,7 @@ from app.platform.postgres.database import Database
 from app.platform.postgres.positions import pack
 from app.platform.telemetry.context import LastRead, request_context
 from tests.support.database import (
+    Seen,
     create_registers,
     new_request,
     open_database,
@@ -28,16 +27,6 @@ CALLERS = [f"caller-{number}" for number in range(20)]
 ROUNDS = 15
 
 Write = Callable[[Database, str, int], Awaitable[int]]
-
-
-@dataclass
-class Seen:
-    stale: int = 0
-    served_by: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def share_of_replicas(self) -> float:
-        return 1 - self.served_by["primary"] / self.served_by.total()
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """A `Database` for tests, and what they do to the servers behind it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
@@ -12,6 +14,18 @@ from app.platform.postgres.database import CommitHook, Database
 from app.platform.postgres.options import DatabaseOptions
 from app.platform.telemetry.context import RequestContext, request_context
 from tests.support.stack import DataServices, superuser
+
+
+@dataclass
+class Seen:
+    """What readers saw: reads from before their own write, and who answered."""
+
+    stale: int = 0
+    served_by: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def share_of_replicas(self) -> float:
+        return 1 - self.served_by["primary"] / self.served_by.total()
 
 
 def database_options(services: DataServices, **changes: Any) -> DatabaseOptions:

@@ -217,6 +217,19 @@ def data_services(
         )
 
 
+@contextmanager
+def no_standby(services: DataServices) -> Iterator[None]:
+    """Both replicas are frozen: no COMMIT that waits for one is acknowledged."""
+    replicas = [services.services["replica-1"], services.services["replica-2"]]
+    for replica in replicas:
+        replica.freeze()
+    try:
+        yield
+    finally:
+        for replica in replicas:
+            replica.thaw()
+
+
 def _postgres(
     server: postgres.Server,
     cluster: postgres.Cluster,
