@@ -87,9 +87,10 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     redis = redis_client(settings)
     cache = cache_of(redis, settings)
     rate_limiter = rate_limiter_of(redis, settings)
+    positions = ConsistencyTokens(rings.signing)
     consistency = Consistency(
         redis,
-        ConsistencyTokens(rings.signing),
+        positions,
         enabled=settings.consistency_enabled,
         heard=lambda position: database.heard(position),
     )
@@ -121,9 +122,9 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             reminders.run(),
             checkpoints_of(database, rings.audit, settings),
             rotation_of(settings, rings, database, redis).run(),
-            fleet_timeline.keep_exchanging(redis, database),
+            fleet_timeline.keep_exchanging(redis, database, positions),
         ):
-            await fleet_timeline.exchange(redis, database)
+            await fleet_timeline.exchange(redis, database, positions)
             await database.start()
             await revocations.start()
             await check_connections(database, settings)

@@ -13,6 +13,7 @@ from app.platform.postgres import monitor
 from app.platform.postgres.database import Database
 from app.platform.postgres.errors import CommitOutcomeUnknown, DatabaseError, DatabaseUnavailable
 from app.platform.postgres.positions import pack
+from app.platform.postgres.tokens import ConsistencyTokens
 from deploy.local.postgres import HOST, Server
 from tests.support.database import (
     administer,
@@ -25,6 +26,8 @@ from tests.support.database import (
 )
 from tests.support.redis_server import redis_client
 from tests.support.stack import DataServices, as_asyncpg, data_services, superuser
+
+TOKENS = ConsistencyTokens("a secret of the tests")
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +119,13 @@ async def test_a_process_that_reaches_the_old_primary_alone_is_told(
         open_database(services, **reached(old)) as database,
         open_database(services, **reached(new)) as other,
     ):
-        await exchange(redis, database)
+        await exchange(redis, database, TOKENS)
         await write_version(database, "a", 4)
         if told_by == "a position":
             database.heard(await primary_lsn(other))
         else:
-            await exchange(redis, other)
-            await exchange(redis, database)
+            await exchange(redis, other, TOKENS)
+            await exchange(redis, database, TOKENS)
         await refused(database)
     assert await version_on(old) == 4
 

@@ -1,7 +1,8 @@
 """Reads never go behind the caller's own writes, nor behind what it has read: what one request leaves for the next.
 
 The WAL position of a write goes into the `X-Consistency-Token` header for clients that pass it on, and into Redis,
-under the caller, for all others. Of a read Redis remembers which server it came from: the same one, or one that is
+under the caller, for all others; signed there as well, since a made-up one would send every read to the primary, or
+stop all writes (see `fence`). Of a read Redis remembers which server it came from: the same one, or one that is
 known to be past the time of that read, shows nothing older. While a caller stays on a server, that is written once in
 `AHEAD_SECONDS`.
 """
@@ -79,14 +80,15 @@ class Consistency:
             written, read = await remembered if remembered is not None else (None, None)
         except RedisError:
             written, read = None, None
-        position = max(carried, int(written, 16) if written else 0)
+        position = max(carried, self._remembered(written) if written else 0)
         self._heard(position)
         return Requirements(position, _last_read(read) if read else None)
 
     async def remember(self, caller_id: str, position: int) -> None:
         """Without Redis the header alone has to do."""
         try:
-            await self._redis.run(KEEP_GREATEST, [self._key(caller_id)], [sortable(position), REMEMBERED_SECONDS])
+            kept = sortable(position) + self._tokens.sign(position)
+            await self._redis.run(KEEP_GREATEST, [self._key(caller_id)], [kept, REMEMBERED_SECONDS])
         except RedisError:
             return
 
@@ -107,9 +109,13 @@ class Consistency:
     def token(self, position: int) -> str:
         return self._tokens.sign(position)
 
+    def _remembered(self, kept: bytes) -> int:
+        """What `remember` has kept; 0 for anything else."""
+        return self._tokens.verify(kept[len(sortable(0)) :].decode("latin-1")) or 0
+
     @staticmethod
     def _key(caller_id: str) -> str:
-        return f"consistency:{{{caller_id}}}"
+        return f"consistency:written:{{{caller_id}}}"
 
     @staticmethod
     def _read_key(caller_id: str) -> str:

@@ -1,7 +1,8 @@
 """Which timeline the primary is on, as the whole fleet knows it: one process that heard of a promotion tells the rest.
 
 A process that can reach nothing but an old primary learns from here that it is old. Kept for as long as any process
-lives, and `KEPT_SECONDS` longer. Without Redis each process knows what it has heard itself.
+lives, and as long as a consistency token after that; and signed as one, since a timeline that never was would stop all
+writes. Without Redis each process knows what it has heard itself.
 """
 
 import asyncio
@@ -11,29 +12,30 @@ from redis.exceptions import RedisError
 
 from app.platform.postgres import Database
 from app.platform.postgres.positions import pack
-from app.platform.redis import RedisClient, Script, sortable
+from app.platform.postgres.tokens import ConsistencyTokens
+from app.platform.redis import RedisClient, Script
 
 EXCHANGE_SECONDS = 1.0
-KEPT_SECONDS = 300  # as long as a consistency token
+KEPT_SECONDS = 300
 KEY = "postgres:timeline"
 
-EXCHANGE = Script("""
-local known = redis.call('GET', KEYS[1])
-if not known or known < ARGV[1] then known = ARGV[1] end
-redis.call('SET', KEYS[1], known, 'EX', ARGV[2])
-return known
+# Another process may have told of a newer one since it was read; who comes too late tells the next time.
+TELL = Script("""
+if (redis.call('GET', KEYS[1]) or '') == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
 """)
 
 
-async def exchange(redis: RedisClient, database: Database) -> None:
-    """Once; bounded by the time that Redis has to answer."""
-    with suppress(RedisError, ValueError):
-        known = await redis.run(EXCHANGE, [KEY], [sortable(database.primary.fence.timeline), KEPT_SECONDS])
-        database.heard(pack(int(known, 16), 0))
+async def exchange(redis: RedisClient, database: Database, tokens: ConsistencyTokens) -> None:
+    """Once; bounded by the time that Redis has to answer. What is forged or expired is as none."""
+    with suppress(RedisError):
+        known = await redis.execute("GET", KEY) or b""
+        database.heard(tokens.verify(known.decode("latin-1")) or 0)
+        newest = tokens.sign(pack(database.primary.fence.timeline, 0))
+        await redis.run(TELL, [KEY], [known, newest, KEPT_SECONDS])
 
 
-async def keep_exchanging(redis: RedisClient, database: Database) -> None:
+async def keep_exchanging(redis: RedisClient, database: Database, tokens: ConsistencyTokens) -> None:
     """Until it is cancelled, whether or not there is a Redis."""
     while True:
         await asyncio.sleep(EXCHANGE_SECONDS)
-        await exchange(redis, database)
+        await exchange(redis, database, tokens)
