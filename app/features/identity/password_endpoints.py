@@ -53,7 +53,8 @@ async def confirm_reset(body: PasswordReset, parts: Resources, session: WriteSes
     token, password = body.token.get_secret_value(), body.password.get_secret_value()
     async with parts.database.read(fresh=True) as reading:
         user = await service.reset_owner(reading, token)
-    await refuse_weak(parts, "password", password, user["email"], user["full_name"])
+    if user is not None:
+        await refuse_weak(parts, "password", password, user["email"], user["full_name"])
     await service.reset(session, token, await parts.passwords.hash(password))
 
 

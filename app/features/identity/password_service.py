@@ -80,13 +80,12 @@ async def verify_email(session: WriteSession, token: str) -> None:
     record(session, Actor(user["organization_id"], user_id), "user.email_verified", user_id)
 
 
-async def reset_owner(session: ReadSession, token: str) -> Row:
-    """Whose password the token would change. Raises `TokenNotGood`."""
+async def reset_owner(session: ReadSession, token: str) -> Row | None:
+    """Whose password the token would change. None is not refused yet: it may be a request that was carried out before,
+    which is known where its `Idempotency-Key` is claimed.
+    """
     user_id = await CredentialRepository(session).token_owner(RESET, digest(token, RESET))
-    user = None if user_id is None else await IdentityRepository(session).user_by_id(user_id)
-    if user is None:
-        raise TokenNotGood()
-    return user
+    return None if user_id is None else await IdentityRepository(session).user_by_id(user_id)
 
 
 async def reset(session: WriteSession, token: str, password_hash: str) -> None:

@@ -70,7 +70,8 @@ async def accept(body: Acceptance, parts: Resources, session: WriteSession) -> A
     token, password = body.token.get_secret_value(), body.password.get_secret_value()
     async with parts.database.read(fresh=True) as reading:
         email = await service.invited(reading, token)
-    await refuse_weak(parts, "password", password, email, body.full_name)
+    if email is not None:
+        await refuse_weak(parts, "password", password, email, body.full_name)
     return await service.accept(session, token, body.full_name, await parts.passwords.hash(password))
 
 

@@ -78,12 +78,12 @@ async def revoke(session: WriteSession, caller: Caller, invitation_id: UUID) -> 
     record(session, caller, "invitation.revoked", invitation_id)
 
 
-async def invited(session: ReadSession, token: str) -> str:
-    """The address. Raises `TokenNotGood`."""
+async def invited(session: ReadSession, token: str) -> str | None:
+    """The address. None is not refused yet: it may be a request that was carried out before, which is known where its
+    `Idempotency-Key` is claimed.
+    """
     found = await queries.find(session, digest(token, KIND))
-    if found is None:
-        raise TokenNotGood()
-    return str(found["email"])
+    return None if found is None else str(found["email"])
 
 
 async def accept(session: WriteSession, token: str, full_name: str, password_hash: str) -> Row:

@@ -1,6 +1,7 @@
 """`Idempotency-Key`: a write that is sent again has its effect once, and is answered as it was the first time.
 
-After draft-ietf-httpapi-idempotency-key-header. Key, effect and answer are one transaction: whatever dies, and when,
+After draft-ietf-httpapi-idempotency-key-header, whose keys are strings in quotes (RFC 9651); most clients send theirs
+without, and both spellings are the same key. Key, effect and answer are one transaction: whatever dies, and when,
 either all of them are there or none is. The key is claimed where the transaction begins, before the first statement of
 the endpoint; the answer is kept where the endpoint is done, before the COMMIT.
 """
@@ -30,7 +31,10 @@ from app.platform.security.secrets import Keyring
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
-VALID_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+# As it is; or a string of RFC 9651, in which spaces may be, and quotes and backslashes after a backslash.
+VALID_KEY = r'[!#-~][!-~]{0,254}|"([ !#-\[\]-~]|\\["\\]){1,255}"'
+KEY = re.compile(VALID_KEY)
+ESCAPED = re.compile(r"\\(.)")
 MAX_BODY_BYTES = 65_536  # of an answer that is kept
 NO_ORGANIZATION = UUID(int=0)
 
@@ -39,7 +43,7 @@ PARAMETER = {
     "in": "header",
     "required": False,
     "description": "Names this request: however often it is sent within 24 hours, it has its effect once",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"},
+    "schema": {"type": "string", "pattern": f"^({VALID_KEY})$"},
 }
 
 ATTEMPT = "idempotency"  # in the request's scope; not in its state, which the parts of a batch share
@@ -154,11 +158,15 @@ class Idempotency:
         keys = request.headers.getlist(HEADER)
         if not keys or not self._enabled:
             return None
-        if len(keys) > 1 or not VALID_KEY.fullmatch(keys[0]):
-            raise BadRequest(f"{HEADER} has to be 1 to 255 visible ASCII characters, once.")
+        if len(keys) > 1 or not KEY.fullmatch(keys[0]):
+            raise BadRequest(f"{HEADER} has to be 1 to 255 visible ASCII characters, with or without quotes, once.")
         body = await read_body(request)
         fingerprint, *others = (fingerprint_of(request, body, key) for key in self._keys.all)
-        return Attempt(keys[0], owner_of(request, fingerprint), fingerprint, frozenset(others))
+        return Attempt(unquoted(keys[0]), owner_of(request, fingerprint), fingerprint, frozenset(others))
+
+
+def unquoted(key: str) -> str:
+    return ESCAPED.sub(r"\1", key[1:-1]) if key.startswith('"') else key
 
 
 def fingerprint_key(secret: str) -> bytes:
