@@ -160,12 +160,11 @@ class HotPath:
 
     def _tell(self, form: Form, request_id: str, traceparent: bytes | None, scope: Scope, seconds: float) -> None:
         client = scope.get("client")
-        line = form.line(request_id, trace_id_of(traceparent), seconds, client[0] if client else "")
+        told = self._tracer.hit(traceparent, form.route, form.status, seconds) if self._tracer is not None else None
+        line = form.line(request_id, told or trace_id_of(traceparent), seconds, client[0] if client else "")
         self._access_log.write_line(line)
         if self._metrics is not None and form.series is not None:
             self._metrics.add(form.series, seconds, 0, len(form.body))
-        if self._tracer is not None:
-            self._tracer.hit(traceparent, form.route, form.status, seconds)
 
     async def _learn(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, key: Key) -> None:
         start: Message = {}

@@ -118,16 +118,18 @@ class Tracer:
         ended = context.started + seconds
         self.export(Finished(trace, context.method, context.route, status, context.started, ended, attributes))
 
-    def hit(self, traceparent: bytes | None, route: str, status: int, seconds: float) -> None:
-        """A request that was answered from memory: it did nothing else."""
+    def hit(self, traceparent: bytes | None, route: str, status: int, seconds: float) -> str | None:
+        """A request that was answered from memory: it did nothing else. The trace's id, where it is told."""
         if self.export is None:
-            return
+            return None
         trace = self._begins() if traceparent is None else self.begin(traceparent)
-        if trace is not None and trace.sampled:
-            TOLD.labels("share").inc()
-            ended = perf_counter()
-            memory: dict[str, Value] = {"headroom.served_by": "cache:memory", "headroom.cache": "hit"}
-            self.export(Finished(trace, "GET", route, status, ended - seconds, ended, memory))
+        if trace is None or not trace.sampled:
+            return None
+        TOLD.labels("share").inc()
+        ended = perf_counter()
+        memory: dict[str, Value] = {"headroom.served_by": "cache:memory", "headroom.cache": "hit"}
+        self.export(Finished(trace, "GET", route, status, ended - seconds, ended, memory))
+        return trace.trace_id
 
     def _reason(self, trace: Trace, status: int, seconds: float) -> str | None:
         if trace.sampled:
