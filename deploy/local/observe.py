@@ -117,12 +117,16 @@ def prepare(home: Path, options: Options, parts: list[Observer], settings: Mappi
         service_folder(folder)
     scale = options.observe_time_scale
     (home / "prometheus.yml").write_text(scaled((PROMETHEUS / "prometheus.yml").read_text(), scale))
-    (home / "rules").mkdir(exist_ok=True)
-    for rules in (PROMETHEUS / "rules").glob("*.yml"):
-        (home / "rules" / rules.name).write_text(scaled(rules.read_text(), scale))
+    write_rules(home / "rules", scale)
     (home / "targets.json").write_text(json.dumps(list(targets(options, parts)), indent=2))
     (home / "alertmanagers.json").write_text(json.dumps([{"targets": [f"{HOST}:{options.observe_base_port + 1}"]}]))
     (home / "alertmanager.yml").write_text(render(ALERTMANAGER.read_text(), routes(scale, settings)))
+
+
+def write_rules(folder: Path, scale: float) -> None:
+    folder.mkdir(exist_ok=True)
+    for rules in (PROMETHEUS / "rules").glob("*.yml"):
+        (folder / rules.name).write_text(scaled(rules.read_text(), scale))
 
 
 def scaled(text: str, scale: float) -> str:

@@ -2,31 +2,23 @@
 
 import asyncio
 import os
-import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import asyncpg
 import httpx
 import pytest
 
-from tests.support.api import Person
-from tests.support.database import server_setting
-from tests.support.mixed_load import mixed_load, new_item, people_of, primary_dsn, replica_dsns, through_nginx
+from tests.support.alert_faults import FAULTS, GROUNDS, as_it_is, frozen
 from tests.support.native import NativeStack, native_stack
 from tests.support.pagers import Letterbox, Pager, mail, pager
-from tests.support.stack import process_tree, send, temporary_folder
+from tests.support.stack import temporary_folder
 
 pytestmark = pytest.mark.timeout(900)
 
 SHORT = os.environ.get("FAULTS") == "short"
+SHORT_FAULTS = [("InstanceDown",), ("RedisDown", "BreakerOpen")]
 FIRES_SECONDS = 120
-CONNECTIONS = 168  # with those of the instances over 80% of 200, and not all
-WRITERS = 60  # more than the pools of both instances have connections
-CALLERS = 12
-PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -70,150 +62,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@asynccontextmanager
-async def frozen(stack: NativeStack, *names: str) -> AsyncIterator[None]:
-    pids = [pid for name in names for pid in process_tree(stack.pid(name))]
-    send(signal.SIGSTOP, pids)
-    try:
-        yield
-    finally:
-        send(signal.SIGCONT, pids)
-
-
-@asynccontextmanager
-async def under_load(stack: NativeStack) -> AsyncIterator[None]:
-    async with mixed_load(stack):
-        yield
-
-
-@asynccontextmanager
-async def stuttering(stack: NativeStack, name: str) -> AsyncIterator[None]:
-    """A process that gets its processor now and then."""
-    pids = process_tree(stack.pid(name))
-
-    async def stutter() -> None:
-        while True:
-            send(signal.SIGSTOP, pids)
-            await asyncio.sleep(0.6)
-            send(signal.SIGCONT, pids)
-            await asyncio.sleep(0.25)
-
-    task = asyncio.create_task(stutter())
-    try:
-        yield
-    finally:
-        task.cancel()
-        send(signal.SIGCONT, pids)
-
-
-@asynccontextmanager
-async def locked_table(stack: NativeStack) -> AsyncIterator[None]:
-    """Every write waits for a lock that nobody gives back."""
-    connection = await asyncpg.connect(primary_dsn(stack))
-    people = [await people_of(stack).join() for _ in range(WRITERS)]  # of whom none comes to a limit
-
-    async def write(client: httpx.AsyncClient, person: Person) -> None:
-        while True:
-            with suppress(httpx.HTTPError):
-                await client.post("/api/v1/equipment", json=new_item(), headers=person.headers)
-            await asyncio.sleep(PAUSE_SECONDS)
-
-    async with through_nginx(stack) as client, asyncio.TaskGroup() as group:
-        tasks = [group.create_task(write(client, person)) for person in people]
-        try:
-            async with connection.transaction():
-                await connection.execute("LOCK TABLE equipment IN SHARE ROW EXCLUSIVE MODE")
-                yield
-        finally:
-            await connection.close()
-            for task in tasks:
-                task.cancel()
-
-
-@asynccontextmanager
-async def many_connections(stack: NativeStack) -> AsyncIterator[None]:
-    async with AsyncExitStack() as held:
-        for _ in range(CONNECTIONS):
-            connection = await asyncpg.connect(primary_dsn(stack))
-            held.push_async_callback(connection.close)
-        yield
-
-
-@asynccontextmanager
-async def held_back(stack: NativeStack) -> AsyncIterator[None]:
-    """Replica 1 replays a minute late, and there is something to replay."""
-    async with server_setting(replica_dsns(stack)[0], "recovery_min_apply_delay", "60s"), mixed_load(stack):
-        yield
-
-
-@asynccontextmanager
-async def over_the_limit(stack: NativeStack) -> AsyncIterator[None]:
-    person = await people_of(stack).join()
-    async with asking(stack, "/api/v1/auth/me", person.headers):
-        yield
-
-
-@asynccontextmanager
-async def bad_credentials(stack: NativeStack) -> AsyncIterator[None]:
-    async with asking(stack, "/api/v1/checkouts", {"Authorization": "Bearer nonsense"}):
-        yield
-
-
-@asynccontextmanager
-async def asking(stack: NativeStack, path: str, headers: dict[str, str]) -> AsyncIterator[None]:
-    async def ask(client: httpx.AsyncClient) -> None:
-        while True:
-            await client.get(path, headers=headers)
-
-    async with through_nginx(stack) as client, asyncio.TaskGroup() as group:
-        tasks = [group.create_task(ask(client)) for _ in range(CALLERS)]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-
-
-FAULTS = {
-    ("InstanceDown",): lambda stack: frozen(stack, "api-2"),
-    ("RedisDown", "BreakerOpen"): lambda stack: both(frozen(stack, "redis"), under_load(stack)),
-    ("CacheHitRatioLow",): under_load,
-    ("NginxDown",): lambda stack: frozen(stack, "nginx"),
-    ("TargetDown",): lambda stack: frozen(stack, "node-exporter"),
-    ("EventLoopLate",): lambda stack: stuttering(stack, "api-1"),
-    ("PostgresDown", "ReplicaOut"): lambda stack: frozen(stack, "postgres-replica-2"),
-    ("ReplicaLagHigh",): held_back,
-    ("PostgresConnectionsHigh",): many_connections,
-    (
-        "ErrorRateHigh",
-        "LatencyHigh",
-        "ErrorBudgetBurnsFast",
-        "ErrorBudgetBurns",
-        "PoolSaturated",
-        "PoolTimeouts",
-        "Overloaded",
-    ): locked_table,
-    ("RequestsLimited",): over_the_limit,
-    ("CredentialsRefused",): bad_credentials,
-}
-SHORT_FAULTS = [("InstanceDown",), ("RedisDown", "BreakerOpen")]
-
-
-@asynccontextmanager
-async def both(*faults: object) -> AsyncIterator[None]:
-    async with AsyncExitStack() as together:
-        for fault in faults:
-            await together.enter_async_context(fault)  # type: ignore[arg-type]
-        yield
-
-
 @pytest.mark.parametrize("alerts", SHORT_FAULTS if SHORT else list(FAULTS), ids=lambda alerts: alerts[0])
 async def test_they_fire_and_clear(watched: Watched, alerts: tuple[str, ...]) -> None:
     wanted = set(alerts)
-    await watched.until(lambda firing: not wanted & firing, f"{alerts} silent before")
-    async with FAULTS[alerts](watched.stack):
-        await watched.until(lambda firing: wanted <= firing, f"{alerts} firing")
-    await watched.until(lambda firing: not wanted & firing, f"{alerts} silent afterwards")
+    async with GROUNDS.get(alerts, as_it_is)(watched.stack) as ground:
+        await watched.until(lambda firing: not wanted & firing, f"{alerts} silent before")
+        async with FAULTS[alerts](ground):
+            await watched.until(lambda firing: wanted <= firing, f"{alerts} firing")
+        await watched.until(lambda firing: not wanted & firing, f"{alerts} silent afterwards")
 
 
 async def test_whom_it_concerns_is_told(watched: Watched) -> None:
@@ -228,6 +84,10 @@ async def test_whom_it_concerns_is_told(watched: Watched) -> None:
         await told(lambda: any("TargetDown" in subject for subject in watched.letters.subjects))
     assert not watched.pager.actions("TargetDown")
     assert not watched.pager.actions("Watchdog")
+
+
+async def test_the_watchdog_fires_always(watched: Watched) -> None:
+    await watched.until(lambda firing: "Watchdog" in firing, "Watchdog firing")
 
 
 async def told(reached: Callable[[], bool]) -> None:

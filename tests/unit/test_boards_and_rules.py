@@ -12,6 +12,7 @@ import app.main  # noqa: F401  (importing it declares every metric)
 from deploy.grafana.boards import BOARDS, FOLDER, text
 from deploy.grafana.panels import Board
 from deploy.local.observe import scaled
+from tests.support.alert_faults import FAULTS
 from tests.support.promql import metrics_of
 
 PROMETHEUS = Path("deploy/prometheus")
@@ -68,6 +69,11 @@ def test_every_alert_has_a_runbook_that_speaks_of_it() -> None:
 def test_every_alert_has_a_test() -> None:
     tested = re.findall(r'alertname="(\w+)"', (PROMETHEUS / "tests" / "alerts.yml").read_text())
     assert set(alerts()) == {*tested, "Watchdog"}
+
+
+def test_every_alert_is_driven_for_real() -> None:
+    """By tests/faults/test_alerts.py, which makes each of these fire and clear; the watchdog is never to clear."""
+    assert set(alerts()) == {alert for together in FAULTS for alert in together} | {"Watchdog"}
 
 
 def test_times_are_scaled_and_names_are_not() -> None:
