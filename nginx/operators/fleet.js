@@ -22,12 +22,12 @@ export async function instance(name) {
   return { name, metrics, health };
 }
 
-/** What nginx counts: connections open, and requests that it was ever asked. */
+/** What nginx counts: connections open, and, named as its exporter does, requests that it was ever asked. */
 export async function nginx() {
   const text = await (await ask("/nginx_status")).text();
   const [, active] = /Active connections: (\d+)/.exec(text) ?? [];
   const [, requests] = /^ \d+ \d+ (\d+)/m.exec(text) ?? [];
-  return { connections: Number(active), requests: Number(requests) };
+  return { connections: Number(active), metrics: new Map([["nginx_http_requests_total", [{ labels: {}, value: Number(requests) }]]]) };
 }
 
 async function metricsOf(name) {

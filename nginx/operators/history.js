@@ -11,6 +11,7 @@ const COUNTERS = new Set([
   "rate_limit_decisions_total",
   "postgres_queries_total",
   "redis_pipeline_seconds_count",
+  "nginx_http_requests_total",
 ]);
 
 /** One instance's counters over time. */

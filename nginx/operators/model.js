@@ -34,8 +34,8 @@ function figures(fleet, all, window) {
 }
 
 /** What the first tier misses the next one is asked for, so the last tier's look-ups are those without a hit before. */
-function hitRatio(all, window) {
-  const hits = increase(all, window, "cache_lookups_total", ({ result }) => result === "hit");
+function hitRatio(all, window, tiers = ["memory", "redis"]) {
+  const hits = increase(all, window, "cache_lookups_total", ({ tier, result }) => tiers.includes(tier) && result === "hit");
   const misses = increase(all, window, "cache_lookups_total", ({ tier, result }) => tier === "redis" && result !== "hit");
   return hits + misses ? hits / (hits + misses) : NaN;
 }
@@ -78,8 +78,8 @@ function redisNode(fleet, all, window) {
   return {
     name: "redis",
     state: stateOf(checks, ({ status }) => status === "healthy"),
-    hits: hitRatio(all, window),
-    round_trip_ms: Math.max(...checks.map(({ round_trip_ms }) => round_trip_ms ?? 0)),
+    hits: hitRatio(all, window, ["redis"]),
+    round_trip_ms: highest(checks, "round_trip_ms"),
     breakers: open,
     rate: rate(all, window, "redis_pipeline_seconds_count"),
   };
@@ -93,13 +93,14 @@ function servers(fleet, all, window) {
   return [...names].map((name) => {
     const checks = checksOf(fleet, name);
     const { role, name: server } = checks[0];
+    const seen = checks.filter(({ state }) => state !== "down");
     const ofServer = (labels) => labels.server === server || (role === "primary" && labels.server === "primary-read");
     return {
       name: server,
       role,
       state: stateOf(checks, ({ state }) => state === "up" || state === "healthy"),
-      lag_seconds: Math.max(...checks.map(({ lag_seconds }) => lag_seconds ?? 0)),
-      lag_bytes: Math.max(...checks.map(({ lag_bytes }) => lag_bytes ?? 0)),
+      lag_seconds: highest(seen, "lag_seconds"),
+      lag_bytes: highest(seen, "lag_bytes"),
       pool: totalPool(fleet, ofServer),
       rate: rate(all, window, "postgres_queries_total", ofServer),
     };
@@ -118,6 +119,12 @@ function totalPool(fleet, passes) {
 
 function checksOf(fleet, name) {
   return fleet.map(({ health }) => health?.checks[name]).filter((check) => check !== undefined);
+}
+
+/** NaN where nobody knows. */
+function highest(checks, name) {
+  const known = checks.map((check) => check[name]).filter(Number.isFinite);
+  return known.length ? Math.max(...known) : NaN;
 }
 
 function stateOf(checks, well) {

@@ -1,7 +1,8 @@
 import { plot } from "./chart.js";
 import * as fleet from "./fleet.js";
 import { count, perSecond, seconds, share } from "./format.js";
-import { History } from "./history.js";
+import { History, rate } from "./history.js";
+import { tooHigh } from "./limits.js";
 import { picture } from "./model.js";
 import { draw } from "./topology.js";
 
@@ -12,7 +13,7 @@ const FIGURES = { rate: perSecond, errors: share, p50: seconds, p95: seconds, p9
 
 const histories = new Map();
 const course = [];
-let before = null; // nginx, the last time
+const nginxHistory = new History();
 let latest = null;
 
 const element = (id) => document.getElementById(id);
@@ -27,9 +28,8 @@ async function look() {
       if (!histories.has(name)) histories.set(name, new History());
       if (metrics !== null) histories.get(name).add(at, metrics);
     }
-    const rate = before ? Math.max(0, nginx.requests - before.requests) / (at - before.at) : NaN;
-    before = { at, requests: nginx.requests };
-    latest = { told, nginx: { ...nginx, rate, state: "up" } };
+    nginxHistory.add(at, nginx.metrics);
+    latest = { told, connections: nginx.connections };
     remember(at, told);
     show();
     document.body.dataset.looks = Number(document.body.dataset.looks ?? 0) + 1;
@@ -51,8 +51,10 @@ function show() {
     const dd = document.querySelector(`[data-figure="${name}"]`);
     dd.textContent = write(shown.figures[name]);
     dd.dataset.value = shown.figures[name];
+    dd.dataset.mood = tooHigh(name, shown.figures[name]) ? "bad" : "";
   }
-  draw(element("topology"), shown, latest.nginx);
+  const nginxRate = rate([nginxHistory], chosenWindow(), "nginx_http_requests_total");
+  draw(element("topology"), shown, { state: "up", connections: latest.connections, rate: nginxRate });
   element("routes").replaceChildren(...shown.routes.map(row));
   charts();
   const bad = [...shown.instances, shown.redis, ...shown.servers].filter(({ state }) => state !== "up");
@@ -63,6 +65,8 @@ function show() {
 function charts() {
   const points = (...names) => course.map(([at, figures]) => [at, names.map((name) => figures[name])]);
   const chart = (name) => document.querySelector(`[data-chart="${name}"]`);
+  const known = course.at(-1)[0] - course[0][0];
+  element("course").textContent = known < 60 ? `${Math.round(known)} s` : `${Math.round(known / 60)} min`;
   plot(chart("rate"), points("rate"), perSecond);
   plot(chart("latency"), points("p50", "p95", "p99"), seconds);
   plot(chart("errors"), points("errors"), share);
@@ -70,7 +74,9 @@ function charts() {
 
 function row({ handler, rate, p95, errors }) {
   const tr = document.createElement("tr");
-  for (const text of [handler, perSecond(rate), seconds(p95), share(errors)]) tr.insertCell().append(text);
+  tr.dataset.mood = tooHigh("p95", p95) || tooHigh("errors", errors) ? "bad" : "";
+  tr.insertCell().append(...handler.split(/(?<=\/)/).flatMap((part) => [document.createElement("wbr"), part]));
+  for (const text of [perSecond(rate), seconds(p95), share(errors)]) tr.insertCell().append(text);
   return tr;
 }
 

@@ -1,15 +1,16 @@
-// The picture: a box for each part, and lines between those that talk.
+// The picture: a box for each part, with lines between those that talk.
 
+import { connect } from "./edges.js";
 import { bytes, count, perSecond, seconds, share } from "./format.js";
+import { tooHigh } from "./limits.js";
 
-const SVG = "http://www.w3.org/2000/svg";
 const WELL = new Set(["up"]);
 
 export function draw(section, picture, nginx) {
-  tier(section, "way-in", [box("nginx", nginx.state, [["connections", count(nginx.connections)], ["requests", perSecond(nginx.rate)]])]);
+  tier(section, "way-in", [nginxBox(nginx, picture.figures)]);
   tier(section, "instances", picture.instances.map(instanceBox));
   tier(section, "data", [redisBox(picture.redis), ...picture.servers.map(serverBox)]);
-  const replicas = picture.servers.filter(({ role }) => role === "replica");
+  const replicas = picture.servers.filter(({ role }) => role === "replica").map(({ name, state }) => [name, WELL.has(state)]);
   connect(section, calls(picture, nginx), replicas);
 }
 
@@ -17,13 +18,22 @@ function tier(section, name, boxes) {
   section.querySelector(`[data-tier="${name}"]`).replaceChildren(...boxes);
 }
 
+/** What it is asked and does not pass on it answers itself: most often that there were too many. */
+function nginxBox({ state, connections, rate }, figures) {
+  return box("nginx", state, [
+    ["connections", count(connections)],
+    ["requests", perSecond(rate)],
+    ["passed on", perSecond(figures.rate)],
+  ]);
+}
+
 function instanceBox({ name, state, rate, p95, errors, total, pool, admission }) {
   return box(name, state, [
     ["requests", perSecond(rate), { rate }],
     ["p95", seconds(p95), { p95 }],
     ["5xx", share(errors), { errors }],
-    ["in flight", admission?.limit ? `${count(admission.in_flight)} (${count(admission.limit)})` : "–"],
-    ["pool", poolText(pool)],
+    ["in flight", admission?.limit ? `${count(admission.in_flight)} of ${count(admission.limit)}` : "–"],
+    ...poolRows(pool),
     ["in all", count(total), { total }],
   ]);
 }
@@ -31,19 +41,25 @@ function instanceBox({ name, state, rate, p95, errors, total, pool, admission })
 function redisBox({ state, hits, round_trip_ms, breakers, rate }) {
   return box("redis", state, [
     ["pipelines", perSecond(rate)],
-    ["hits", share(hits), { hits }],
+    ["hits there", share(hits), { hits }],
     ["round trip", seconds(round_trip_ms / 1_000)],
-    ["breakers open", count(breakers), { breakers }],
+    ["breakers", `${count(breakers)} open`, { breakers }],
   ]);
 }
 
 function serverBox({ name, role, state, lag_seconds, lag_bytes, pool, rate }) {
   const lag = role === "replica" ? [["lag", `${seconds(lag_seconds)}, ${bytes(lag_bytes)}`, { lag: lag_seconds }]] : [];
-  return box(name, state, [["queries", perSecond(rate)], ...lag, ["pool", poolText(pool), { in_use: pool.in_use, open: pool.open }]]);
+  return box(name, state, [["queries", perSecond(rate)], ...lag, ...poolRows(pool)]);
 }
 
-function poolText(pool) {
-  return pool ? `${count(pool.in_use)} of ${count(pool.open)} (${count(pool.limit)})` : "–";
+/** Connections: those in use, of how many there may be; and those that are open. */
+function poolRows(pool) {
+  if (!pool) return [["pool", "–"]];
+  const { in_use, open, limit } = pool;
+  return [
+    ["pool", `${count(in_use)} of ${count(limit)}`, { in_use, use: in_use / limit }],
+    ["pool open", count(open), { open }],
+  ];
 }
 
 function box(name, state, rows) {
@@ -69,6 +85,7 @@ function list(rows) {
     dt.append(label);
     dd.append(text);
     for (const [key, value] of Object.entries(exact)) dd.dataset[key] = value;
+    if (Object.entries(exact).some(([key, value]) => tooHigh(key, value))) dd.dataset.mood = "bad";
     dl.append(dt, dd);
   }
   return dl;
@@ -85,42 +102,4 @@ function calls(picture, nginx) {
     }),
   );
   return [...toInstances, ...toData];
-}
-
-function connect(section, edges, replicas) {
-  const svg = section.querySelector("#edges");
-  const origin = section.getBoundingClientRect();
-  svg.setAttribute("viewBox", `0 0 ${origin.width} ${origin.height}`);
-  const place = (name) => placeOf(section, origin, name);
-  svg.replaceChildren(...edges.map((edge) => call(place, edge)), ...replicas.map((replica) => stream(place, replica)));
-}
-
-/** Where a box is, measured from the picture's corner. */
-function placeOf(section, origin, name) {
-  const { left, top, bottom, width } = section.querySelector(`[data-node="${name}"]`).getBoundingClientRect();
-  return { x: left + width / 2 - origin.left, top: top - origin.top, bottom: bottom - origin.top };
-}
-
-/** The more requests, the thicker. */
-function call(place, [from, to, rate, works]) {
-  const [above, below] = [place(from), place(to)];
-  const bend = (below.top - above.bottom) / 2;
-  const kind = works ? (rate > 0 ? "busy" : "idle") : "broken";
-  const width = rate > 0 ? Math.min(8, 1.5 + Math.log10(1 + rate) * 1.6) : 1;
-  return curve([above.x, above.bottom], [above.x, above.bottom + bend], [below.x, below.top - bend], [below.x, below.top], kind, width);
-}
-
-/** The write-ahead log, from the primary to a replica beside it. */
-function stream(place, { name, state }) {
-  const [from, to] = [place("primary"), place(name)];
-  const depth = Math.max(from.bottom, to.bottom) + 26;
-  return curve([from.x, from.bottom], [from.x, depth], [to.x, depth], [to.x, to.bottom], WELL.has(state) ? "wal" : "broken", 1.5);
-}
-
-function curve(start, first, second, end, kind, width) {
-  const path = document.createElementNS(SVG, "path");
-  path.setAttribute("d", `M ${start} C ${first} ${second} ${end}`);
-  path.setAttribute("class", kind);
-  path.setAttribute("stroke-width", width);
-  return path;
 }

@@ -23,6 +23,16 @@ PATHS = (
     "/equipment?fields=nothing",
     "/nothing",
 )
+CUT_OFF = "parts => parts.filter(part => part.scrollWidth > part.clientWidth).map(part => part.innerText)"
+# How many points of the lines lie inside of a box, by more than the boxes' rounded corners.
+BEHIND_BOXES = """() => {
+  const origin = document.querySelector("#topology").getBoundingClientRect();
+  const boxes = [...document.querySelectorAll("article")].map(box => box.getBoundingClientRect());
+  const inside = ({x, y}) => boxes.some(box => x > box.left - origin.left + 3 && x < box.right - origin.left - 3
+    && y > box.top - origin.top + 3 && y < box.bottom - origin.top - 3);
+  const points = path => Array.from({length: 101}, (_, n) => path.getPointAtLength(path.getTotalLength() * n / 100));
+  return [...document.querySelectorAll("#edges path")].flatMap(points).filter(inside).length;
+}"""
 
 
 @pytest.fixture
@@ -120,6 +130,17 @@ async def test_a_phone_shows_it_without_scrolling_sideways(page: Page) -> None:
     assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     boxes: list[dict[str, Any]] = [await box.bounding_box() for box in await page.locator("article").all()]  # type: ignore[misc]
     assert all(box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"] for box in boxes)
+    for parts in ("article dl", "#figures dl", "table"):
+        assert not await page.eval_on_selector_all(parts, CUT_OFF), parts
+
+
+async def test_no_line_runs_behind_a_box_on_a_phone(page: Page) -> None:
+    """The boxes stand in more rows than there: a line to the last one goes between those before."""
+    await page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    await looked(page)
+    assert await page.evaluate(BEHIND_BOXES) == 0
+    straight = 'document.querySelector("#edges path").setAttribute("d", "M 100 0 V 1000")'
+    assert await page.evaluate(f"() => {{ {straight}; return ({BEHIND_BOXES})(); }}") > 0  # the control
 
 
 async def test_clients_do_not_get_it(stack: NativeStack) -> None:

@@ -76,6 +76,18 @@ def test_every_alert_is_driven_for_real() -> None:
     assert set(alerts()) == {alert for together in FAULTS for alert in together} | {"Watchdog"}
 
 
+def test_the_operators_page_shows_as_bad_what_alerts() -> None:
+    told = re.search(r"HIGHEST = {(.*)}", Path("nginx/operators/limits.js").read_text())
+    assert told
+    limits = dict(pair.split(": ") for pair in told[1].strip().split(", "))
+    ratio, latency = "headroom:error_ratio:rate5m", "headroom:latency_p95:rate5m"
+    names = {"errors": ratio, "p95": latency, "lag": "lag_seconds", "use": "connections_limit", "breakers": "breaker"}
+    assert limits.keys() == names.keys()
+    for name, limit in limits.items():
+        expressions = [" ".join(rule["expr"].split()) for rule in rules() if "alert" in rule]
+        assert [one for one in expressions if names[name] in one and one.endswith(f"> {limit}")], name
+
+
 def test_times_are_scaled_and_names_are_not() -> None:
     rule = "record: x:rate5m\nexpr: rate(y[5m])\nfor: 2m\nscrape_interval: 15s"
     assert scaled(rule, 0.1) == "record: x:rate5m\nexpr: rate(y[30000ms])\nfor: 12000ms\nscrape_interval: 1500ms"
