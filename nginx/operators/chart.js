@@ -1,7 +1,7 @@
 // A few lines over time, each against the same axis from 0.
 
 const SVG = "http://www.w3.org/2000/svg";
-const [WIDTH, HEIGHT, TOP] = [300, 80, 14]; // and a line at 0 is as thick as any
+const [WIDTH, HEIGHT, TOP] = [300, 80, 14];
 
 /** `points`: `[seconds, [value, ...]]`, oldest first; a value that isn't a number leaves a gap. */
 export function plot(svg, points, text) {
@@ -11,7 +11,7 @@ export function plot(svg, points, text) {
   const x = (at) => ((at - first) / Math.max(1, last - first)) * WIDTH;
   const y = (value) => HEIGHT - (value / highest) * (HEIGHT - TOP);
   const rows = points[0]?.[1].length ?? 0;
-  svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT + 1}`);
+  svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT + 1}`); // a line at 0 is seen too
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", `at most ${text(values.length ? highest : NaN)}`);
   svg.replaceChildren(label(text(values.length ? highest : NaN)), ...Array.from({ length: rows }, (_, row) => curve(points, row, x, y)));
