@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.features.api_keys import service as keys_service
 from app.features.identity import password_service
-from app.features.identity.reminders import Reminders
+from app.features.identity.reminders import Reminders, reminders
 from app.platform.audit import AuditKeys, AuditTrail
 from app.platform.audit.checkpoints import Checkpoints
 from app.platform.cache import ResponseCache
@@ -111,15 +111,15 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     database = Database(database_options(settings), on_commit=(hear, invalidate, remember), before_commit=(trail,))
     revocations = revocations_of(database, settings)
     api_keys = api_keys_of(database, settings)
-    reminders = reminders_of(database)
+    reminding = reminders_of(database)
     await cache.start()
     try:
         async with in_background(
             rate_limiter.run(),
             revocation_news.listen(redis, revocations),
             watch(folder),
-            api_keys.run(),
-            reminders.run(),
+            api_keys.uses.run(),
+            reminding.run(),
             checkpoints_of(database, rings.audit, settings),
             rotation_of(settings, rings, database, redis).run(),
             fleet_timeline.keep_exchanging(redis, database, positions),
@@ -149,7 +149,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
                 sealer=Sealer(rings.sealing),
                 service_name=settings.service_name,
                 verified_email_needed=settings.verified_email_needed,
-                reminders=reminders,
+                reminders=reminding,
             )
     finally:
         await revocations.aclose()
@@ -237,7 +237,7 @@ def reminders_of(database: Database) -> Reminders:
         async with database.write() as session:
             await password_service.order_reminders(session, emails)
 
-    return Reminders(order)
+    return reminders(order)
 
 
 async def checkpoints_of(database: Database, keys: AuditKeys, settings: Settings) -> None:

@@ -138,7 +138,7 @@ async def test_its_last_use_is_noted(app: FastAPI, client: httpx.AsyncClient) ->
         for _ in range(3):
             await program.get(EQUIPMENT)
     assert (await listed(client, KEYS))[0]["last_used_at"] is None
-    await app.state.resources.api_keys.note_uses()
+    await app.state.resources.api_keys.uses.write_noted()
     assert (await listed(client, KEYS))[0]["last_used_at"] is not None
 
 

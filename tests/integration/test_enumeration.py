@@ -216,7 +216,7 @@ async def test_the_mail_is_sent_again_to_who_logs_in_but_seldom(
         age = f"UPDATE single_use_tokens SET created_at = created_at - interval '{hours} hours' WHERE user_id = $1"
         await people.fetch(age, UUID(user["id"]))
         problem_of(await log_in(nobody, user["email"]), 401)
-        await strict.state.resources.reminders.order_noted()
+        await strict.state.resources.reminders.write_noted()
         texts = await mails(strict, box, user["email"])
     assert ["To show that it is yours" in text for text in texts] == [True, True]
     token = await token_for(strict, box, user["email"], "verify-email")

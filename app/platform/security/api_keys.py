@@ -7,7 +7,6 @@ of as that of a token is (`revocation.py`).
 """
 
 import asyncio
-import logging
 import re
 import secrets
 import string
@@ -21,14 +20,11 @@ from hashlib import sha256
 from uuid import UUID
 
 from prometheus_client import Counter
-from sqlalchemy.exc import DBAPIError
 
 from app.platform.cache.single_flight import SingleFlight
-from app.platform.postgres.errors import DatabaseError
+from app.platform.postgres.noted import Noted
 from app.platform.security.caller import Caller
 from app.platform.security.tokens import ExpiredToken, InvalidToken
-
-logger = logging.getLogger(__name__)
 
 PREFIX = "headroom_"
 PATTERN = re.compile(r"headroom_[0-9A-Za-z]{49}", re.ASCII)
@@ -41,7 +37,7 @@ DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 REMEMBER_SECONDS = 5.0  # how late a new expiry may be heard of; a revocation is heard of within a second
 MOST_REMEMBERED = 4_096
 MOST_LOOKUPS = 4  # at once, per process: whoever sends keys at random gets no more of the database
-USED_SECONDS = 15.0
+USED_SECONDS, MOST_USED = 15.0, 10_000  # of which the use is written down each time; others the next time
 
 LOOKUPS = Counter("api_key_lookups_total", "API keys that were looked up in the database, by result", ["result"])
 
@@ -100,12 +96,11 @@ class ApiKeys:
 
     def __init__(self, find: Find, note_use: NoteUse, *, remember_seconds: float = REMEMBER_SECONDS) -> None:
         self._find = find
-        self._note_use = note_use
         self._remember_seconds = remember_seconds
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
         self._flights = SingleFlight[FoundKey | None]()
         self._lookups = asyncio.Semaphore(MOST_LOOKUPS)
-        self._used: set[tuple[UUID, UUID]] = set()
+        self.uses = Noted(note_use, "uses of API keys", seconds=USED_SECONDS, most=MOST_USED)
 
     def known(self, token: str) -> Caller | None:
         """Whose it is, where that is known without asking."""
@@ -133,21 +128,6 @@ class ApiKeys:
     def forget(self, token: str) -> None:
         self._remembered.pop(digest_of(token), None)
 
-    async def run(self) -> None:
-        """Writes down what was used, until it is cancelled."""
-        while True:
-            await asyncio.sleep(USED_SECONDS)
-            await self.note_uses()
-
-    async def note_uses(self) -> None:
-        used, self._used = self._used, set()
-        if not used:
-            return
-        try:
-            await self._note_use(used)
-        except (DatabaseError, DBAPIError, OSError):
-            logger.warning("the use of %d API keys could not be written down", len(used))
-
     async def _look_up(self, digest: bytes) -> FoundKey | None:
         async with self._lookups:
             found = await self._find(digest)
@@ -162,5 +142,5 @@ class ApiKeys:
 
     def _in_use(self, found: FoundKey) -> Caller:
         if found.caller.api_key_id is not None:
-            self._used.add((found.caller.organization_id, found.caller.api_key_id))
+            self.uses.note((found.caller.organization_id, found.caller.api_key_id))
         return found.caller

@@ -139,8 +139,8 @@ async def test_its_use_is_noted_once_however_often_it_is_used() -> None:
     api_keys = ApiKeys(keys.find, keys.note_use)
     for _ in range(5):
         await api_keys.verify(keys.key)
-    await api_keys.note_uses()
-    await api_keys.note_uses()
+    await api_keys.uses.write_noted()
+    await api_keys.uses.write_noted()
     assert len(keys.used) == 1
 
 
@@ -151,4 +151,4 @@ async def test_a_database_that_is_away_costs_the_note_and_no_more() -> None:
     keys = Keys()
     api_keys = ApiKeys(keys.find, refuse)
     await api_keys.verify(keys.key)
-    await api_keys.note_uses()
+    await api_keys.uses.write_noted()
