@@ -349,6 +349,21 @@ async def test_without_redis_memory_serves_no_longer_than_its_lease(server: Redi
         assert cache.memory.get(name_of(0)) is not None
 
 
+async def test_after_a_silence_memory_serves_again(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis was frozen, or the process was."""
+    monkeypatch.setattr(coherence, "SILENCE_SECONDS", 0.3)
+    async with started_cache(server.url) as cache:
+        server.freeze()
+        try:
+            await asyncio.sleep(1)
+        finally:
+            server.thaw()
+        await has_lease(cache)
+        await asyncio.sleep(0.6)  # what it owes Redis is paid
+        await keep(cache, 0, b"new")
+        assert cache.memory.get(name_of(0)) is not None
+
+
 async def test_a_message_that_can_not_be_read_begins_a_new_memory(server: RedisServer) -> None:
     async with started_cache(server.url) as cache:
         await keep(cache, 0, b"old")

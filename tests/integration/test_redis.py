@@ -209,6 +209,14 @@ async def test_a_connection_that_redis_has_closed_costs_no_command(client: Redis
     assert client.stats().breaker == "closed"
 
 
+async def test_a_channel_that_is_silent_is_a_timeout_and_a_message_comes_through(client: RedisClient) -> None:
+    async with client.subscription("news") as next_message:
+        with pytest.raises(TimeoutError):
+            await next_message(0.05)
+        await client.execute("PUBLISH", "news", "something")
+        assert (await next_message(5)).data == b"something"
+
+
 async def test_the_queue_is_bounded(client: RedisClient, server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_OUTSTANDING", 10)
     outcomes = await asyncio.gather(*(outcome(client, "PING") for _ in range(30)))

@@ -90,12 +90,15 @@ class RedisClient:
         """Messages of these channels, on a connection of its own; none is missed within the block.
 
         Gives what waits for the next one, as many seconds as it is told. Raises RedisError, OSError or TimeoutError
-        when there is no connection, or no longer.
+        when there is no connection, no longer, or no message in that time.
         """
         connection = await self._connect()
 
         async def next_push(seconds: float) -> Any:
-            return await connection.read_response(timeout=seconds, push_request=True)
+            push = await connection.read_response(timeout=seconds, push_request=True)
+            if push is None:  # which is how redis-py says that the time is over
+                raise TimeoutError("no message")
+            return push
 
         async def next_message(seconds: float) -> Message:
             _, channel, data = await next_push(seconds)
