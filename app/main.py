@@ -185,6 +185,7 @@ def api_router(settings: Settings) -> APIRouter:
             prefix=f"{API}/",
             max_requests=settings.batch_max_requests,
             max_response_bytes=MAX_BATCH_RESPONSE_BYTES,
+            max_at_once=sheddable_at_once(settings),
         )
     )
     return router
@@ -236,16 +237,21 @@ def admission(settings: Settings, routes: Callable[[], RouteTable]) -> list[Midd
     if not settings.admission_enabled:
         return []
     limit = AdaptiveLimit(least=settings.admission_min_in_flight, most=settings.admission_max_in_flight)
-    pool = settings.database_pool_size + settings.database_pool_overflow
     gate = Gate(
         limit,
         max_waiting=settings.admission_max_waiting,
         wait_seconds=settings.admission_wait_ms / 1_000,
-        max_sheddable=int(pool * settings.admission_sheddable_pool_share),
+        max_sheddable=sheddable_at_once(settings),
     )
     return [
         Middleware(OverloadMiddleware, gate=gate, classify=classifier(routes), refused=refuse, exempt_paths=QUIET_PATHS)
     ]
+
+
+def sheddable_at_once(settings: Settings) -> int:
+    """What can be asked for later holds no more of a server's connections: so many requests, and parts of batches."""
+    pool = settings.database_pool_size + settings.database_pool_overflow
+    return max(1, int(pool * settings.admission_sheddable_pool_share))
 
 
 async def deadline_exceeded(scope: Scope, receive: Receive, send: Send) -> None:

@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     admission_max_in_flight: int = Field(400, ge=1, le=10_000)  # and at most; between them the process finds its own
     admission_max_waiting: Count = 2_000  # requests that wait for a place in a process
     admission_wait_ms: Milliseconds = 500  # for a place; then 503
-    # Sheddable requests that a process works on at once, at most: this share of a server's pool of connections.
+    # Sheddable requests, and parts of batches, that a process works on at once: this share of a server's pool, at most.
     admission_sheddable_pool_share: float = Field(0.5, gt=0, le=100)
     cache_enabled: bool = True
     cache_max_entry_bytes: int = Field(1_048_576, gt=0)

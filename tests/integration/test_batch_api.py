@@ -1,13 +1,28 @@
 """Several requests in one: each with its own caller check, limits, status and headers."""
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import httpx
 import pytest
 
-from tests.support.api import API, Person, in_process, new_app, running
-from tests.support.calls import CHECKOUTS, DUE, EQUIPMENT, add_item, body_of, item_body, listed, wrong_places
+from tests.support.api import API, Person, in_database, in_process, new_app, running
+from tests.support.calls import (
+    CHECKOUTS,
+    DUE,
+    EQUIPMENT,
+    add_item,
+    body_of,
+    item_body,
+    listed,
+    problem_of,
+    wrong_places,
+)
+from tests.support.redis_server import eventually
 from tests.support.stack import DataServices
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -170,3 +185,63 @@ async def test_ids_differ(client: httpx.AsyncClient) -> None:
 async def test_a_path_that_leads_out_is_not_found(client: httpx.AsyncClient) -> None:
     answers = await batch(client, get("a", "/api/v1/../../health"), get("b", "/api/v1/%2e%2e/%2e%2e/metrics"))
     assert [answer["status"] for answer in answers.values()] == [404, 404]
+
+
+# A batch is one request to the gate. What its parts may take of the pool of connections:
+
+SMALL_POOL = {"database_pool_size": 4, "database_pool_timeout_ms": 1_000, "database_lock_timeout_ms": 30_000}
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+@asynccontextmanager
+async def parts_that_hold(
+    client: httpx.AsyncClient, dsn: str, connections: int
+) -> AsyncIterator[Callable[[], Awaitable[int]]]:
+    """A batch of 20, so many of which hold a connection each and wait for the item that they all want."""
+    item = await add_item(client)
+    take = {"method": "POST", "url": f"{EQUIPMENT}/{item['id']}/checkouts", "body": {"due_at": DUE}}
+    connection = await asyncpg.connect(dsn)
+    observer = await asyncpg.connect(dsn)
+
+    async def waiting() -> int:
+        return int(await observer.fetchval(WAITING))
+
+    async def is_so() -> bool:
+        return await waiting() == connections
+
+    try:
+        async with asyncio.TaskGroup() as group, connection.transaction():
+            await connection.execute("SELECT FROM equipment WHERE id = $1 FOR UPDATE", UUID(item["id"]))
+            group.create_task(batch(client, *({"id": str(number), **take} for number in range(20))))
+            await eventually(is_so, seconds=20)
+            yield waiting
+    finally:
+        await connection.close()
+        await observer.close()
+
+
+async def test_the_parts_of_a_batch_leave_connections_to_others(
+    services: DataServices, api_database: str, owner: Person
+) -> None:
+    dsn = in_database(services.primary_dsn, api_database)
+    async with (
+        running(new_app(services, api_database, **SMALL_POOL)) as app,
+        in_process(app, owner) as client,
+        parts_that_hold(client, dsn, connections=2) as waiting,
+    ):
+        for _ in range(3):
+            await add_item(client)
+        assert await waiting() == 2
+
+
+async def test_control_parts_without_a_bound_take_all_connections(
+    services: DataServices, api_database: str, owner: Person
+) -> None:
+    dsn = in_database(services.primary_dsn, api_database)
+    unbounded = new_app(services, api_database, **SMALL_POOL, admission_sheddable_pool_share=100)
+    async with (
+        running(unbounded) as app,
+        in_process(app, owner) as client,
+        parts_that_hold(client, dsn, connections=4),
+    ):
+        problem_of(await client.post(EQUIPMENT, json=item_body()), 503)

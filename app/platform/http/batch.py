@@ -3,6 +3,7 @@
 A part is a request to the ASGI app below the outer request's context: what holds for a request holds for a part.
 """
 
+from asyncio import Semaphore
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote
@@ -80,9 +81,14 @@ class BatchOut(BaseModel):
 
 
 def batch_router(
-    get_app: Callable[[Request], ASGIApp], *, prefix: str, max_requests: int, max_response_bytes: int
+    get_app: Callable[[Request], ASGIApp], *, prefix: str, max_requests: int, max_response_bytes: int, max_at_once: int
 ) -> APIRouter:
-    """`POST /batch` for paths below `prefix` (`/api/v1/`), run by the ASGI app that `get_app` gives."""
+    """`POST /batch` for paths below `prefix` (`/api/v1/`), run by the ASGI app that `get_app` gives.
+
+    `max_at_once`: parts that run at once, of all batches of the process together.
+    """
+    # A batch is one request to the gate of overload. That its parts don't take what all others need is seen to here.
+    places = Semaphore(max_at_once)
     router = APIRouter(tags=["batch"])
     parts = Annotated[list[BatchPart], Field(min_length=1, max_length=max_requests)]
     body_type = create_model("BatchIn", __base__=BatchIn, requests=(parts, ...))
@@ -96,7 +102,7 @@ def batch_router(
         requests: Sequence[BatchPart] = body.requests
         for index, part in enumerate(requests):
             _refuse_path(part.path, index, prefix, own_path=request.scope["path"])
-        answers = await run_parts(get_app(request), request.scope, requests, Budget(max_response_bytes))
+        answers = await run_parts(get_app(request), request.scope, requests, Budget(max_response_bytes), places)
         return Response(orjson.dumps({"responses": answers}), media_type="application/json")
 
     return router

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from asyncio import Semaphore
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -88,13 +89,17 @@ class Answer:
             self.body += chunk
 
 
-async def run_parts(app: ASGIApp, outer: Scope, parts: Sequence[Part], budget: Budget) -> list[Mapping[str, Any]]:
-    """All at once, each in a task and so in a context of its own; what they wrote counts for the batch."""
+async def run_parts(
+    app: ASGIApp, outer: Scope, parts: Sequence[Part], budget: Budget, places: Semaphore
+) -> list[Mapping[str, Any]]:
+    """Side by side, as many as there are places, each in a task and so in a context of its own; what they wrote counts
+    for the batch.
+    """
     context = current()
     contexts = [_part_context(context, part, number) for number, part in enumerate(parts, 1)]
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(_run_part(app, outer, part, own, budget))
+            group.create_task(_run_part(app, outer, part, own, budget, places))
             for part, own in zip(parts, contexts, strict=True)
         ]
     for own in contexts:
@@ -119,13 +124,13 @@ def _part_context(outer: RequestContext, part: Part, number: int) -> RequestCont
 
 
 async def _run_part(
-    app: ASGIApp, outer: Scope, part: Part, context: RequestContext, budget: Budget
+    app: ASGIApp, outer: Scope, part: Part, context: RequestContext, budget: Budget, places: Semaphore
 ) -> Mapping[str, Any]:
     request_context.set(context)
     if (end := deadline.get()) is not None:
         deadline.set(end - MARGIN_SECONDS)
     answer = Answer(budget)
-    if (problem := await _failure(app, outer, part, answer)) is not None:
+    if (problem := await _failure(app, outer, part, answer, places)) is not None:
         answer.replace(problem, part.path)
     headers = [*answer.headers, *context.extra_headers, (b"x-request-id", context.request_id.encode())]
     if context.cache is not None:
@@ -138,14 +143,14 @@ async def _run_part(
     }
 
 
-async def _failure(app: ASGIApp, outer: Scope, part: Part, answer: Answer) -> Problem | None:
+async def _failure(app: ASGIApp, outer: Scope, part: Part, answer: Answer, places: Semaphore) -> Problem | None:
     """Run the part into `answer`; a problem when there is no answer that could be passed on."""
     try:
         body = b"" if part.body is None else json.dumps(part.body).encode()
     except RecursionError:
         return BadRequest("The JSON of the body is nested too deeply.")
     try:
-        async with bounded(MAX_PART_SECONDS):
+        async with bounded(MAX_PART_SECONDS), places:
             await app(_part_scope(outer, part, body), _receive(body), answer.send)
     except TimeoutError:
         return None if answer.complete else DeadlineExceeded()

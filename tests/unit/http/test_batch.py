@@ -104,7 +104,9 @@ def make_app() -> FastAPI:
         await app(scope, receive, send)
 
     app.include_router(
-        batch_router(lambda _: below, prefix="/api/v1/", max_requests=4, max_response_bytes=MAX_RESPONSE_BYTES),
+        batch_router(
+            lambda _: below, prefix="/api/v1/", max_requests=4, max_response_bytes=MAX_RESPONSE_BYTES, max_at_once=4
+        ),
         prefix="/api/v1",
     )
     return app

@@ -94,7 +94,9 @@ def make_app() -> FastAPI:
     async def remove(item_id: UUID, if_match: Annotated[str | None, Header()] = None) -> None:
         require_if_match(if_match, 1)
 
-    app.include_router(batch_router(lambda _: app, prefix="/items", max_requests=3, max_response_bytes=100_000))
+    app.include_router(
+        batch_router(lambda _: app, prefix="/items", max_requests=3, max_response_bytes=100_000, max_at_once=3)
+    )
     return app
 
 
