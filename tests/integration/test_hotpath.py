@@ -342,7 +342,7 @@ async def test_the_limit_holds_and_its_problem_is_the_ordinary_one(
             passed = sum(answer.status_code == 200 for answer in answers)
             assert 19 <= passed <= 20 + 20 * (time.monotonic() - started)
             refused = [answer for answer in answers if answer.status_code != 200]
-            problem_of(refused[-1], 429, "rate-limited")
+            problem_of(refused[-1], 429, "quota-exceeded")
             assert {"ratelimit", "ratelimit-policy", "retry-after"} <= refused[-1].headers.keys()
 
 

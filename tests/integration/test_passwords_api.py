@@ -230,5 +230,6 @@ async def test_a_stranger_who_guesses_does_not_lock_the_owner_out(services: Data
             body_of(await log_in(owner, user["email"]))
             answers = [await log_in(stranger, user["email"], "a wrong password") for _ in range(12)]
             assert Counter(answer.status_code for answer in answers) == {401: 10, 429: 2}
+            problem_of(answers[-1], 429, "abnormal-usage-detected")
             assert int(answers[-1].headers["retry-after"]) >= 1
             body_of(await log_in(owner, user["email"]))

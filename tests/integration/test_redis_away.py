@@ -112,7 +112,8 @@ async def test_limits_hold_by_each_process_alone(service: Service, redis: RedisS
         assert set(statuses) == {200, 429}
         assert 1 <= statuses[200] <= 1 + seconds
         refused = next(answer for answer in answers if answer.status_code == 429)
-        problem_of(refused, 429, "rate-limited")
+        problem = problem_of(refused, 429, "temporary-reduced-capacity")
+        assert problem["violated-policies"][0] in refused.headers["ratelimit-policy"]
         assert int(refused.headers["retry-after"]) >= 1
 
 
@@ -122,6 +123,8 @@ async def test_control_with_it_the_limit_is_the_whole_one(service: Service) -> N
         answers = await asyncio.gather(*(client.get(EQUIPMENT) for _ in range(BURST)))
         seconds = time.monotonic() - started
     allowed = [answer for answer in answers if answer.status_code == 200]
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    problem_of(refused, 429, "quota-exceeded")
     assert 2 <= len(allowed) <= 2 + 2 * seconds
 
 

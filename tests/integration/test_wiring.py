@@ -206,7 +206,7 @@ async def test_a_login_is_limited_by_address(services: DataServices, api_databas
     statuses = Counter(answer.status_code for answer in answers)
     assert set(statuses) == {401, 429}
     assert 20 <= statuses[401] <= 20 + seconds / 3
-    problem_of(next(answer for answer in answers if answer.status_code == 429), 429, "rate-limited")
+    problem_of(next(answer for answer in answers if answer.status_code == 429), 429, "quota-exceeded")
 
 
 async def test_production_does_not_tell_how_it_is_built(

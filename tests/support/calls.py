@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from app.platform.http.problems import problem_type
 from tests.support.api import API
 
 EQUIPMENT = f"{API}/equipment"
@@ -68,7 +69,7 @@ def problem_of(answer: httpx.Response, status: int, slug: str | None = None) -> 
     assert problem["title"]
     assert problem["request_id"] == answer.headers["x-request-id"]
     if slug is not None:
-        assert problem["type"] == f"/problems/{slug}"
+        assert problem["type"] == problem_type(slug)
     return problem
 
 

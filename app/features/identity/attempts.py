@@ -8,7 +8,7 @@ from hashlib import blake2b
 from uuid import UUID
 
 from app.features.identity.repository import Row
-from app.platform.http.problems import TooManyRequests
+from app.platform.http.limit_problems import AbnormalUsage
 from app.platform.limits import LimitRule, RateLimiter, parse_limits
 from app.platform.telemetry.context import current
 
@@ -18,18 +18,18 @@ CODES = parse_limits("10/minute;60/hour", "second-factor")
 
 
 async def admit_address(limiter: RateLimiter, email: str) -> None:
-    """Raises `TooManyRequests`."""
+    """Raises `AbnormalUsage`."""
     await _charge(limiter, f"login:{_name(email)}:{current().client_address}", FROM_ADDRESS)
 
 
 async def admit_stranger(limiter: RateLimiter, email: str, account: Row | None) -> None:
-    """The same for an account that is there and one that is not. Raises `TooManyRequests`."""
+    """The same for an account that is there and one that is not. Raises `AbnormalUsage`."""
     if account is None or not account["known_address"]:
         await _charge(limiter, f"login:{_name(email)}", FROM_STRANGERS)
 
 
 async def admit_code(limiter: RateLimiter, user_id: UUID) -> None:
-    """Raises `TooManyRequests`."""
+    """Raises `AbnormalUsage`."""
     await _charge(limiter, f"code:{user_id}", CODES)
 
 
@@ -41,4 +41,4 @@ async def _charge(limiter: RateLimiter, identity: str, rule: LimitRule) -> None:
     decision = await limiter.check(identity, rule)
     if limiter.enabled and not decision.allowed:
         headers = {name.decode(): value.decode() for name, value in decision.headers() if name == b"retry-after"}
-        raise TooManyRequests("Too many attempts; Retry-After says when to come back.", headers=headers)
+        raise AbnormalUsage("Too many attempts; Retry-After says when to come back.", headers=headers)

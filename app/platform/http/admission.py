@@ -5,6 +5,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.types import Scope
 
 from app.platform.http.hotpath import CHARGED
+from app.platform.http.limit_problems import QuotaExceeded, ReducedCapacity
 from app.platform.http.recording import header
 from app.platform.limits import Account, Decision, LimitRule, RateLimiter, address_identity, caller_identity
 from app.platform.postgres.errors import DatabaseError
@@ -96,8 +97,10 @@ def account_of(
     return limiter.account(caller_identity(caller, rule), limiter.rule_for(caller.tier, rule), whole)
 
 
-async def admit(scope: Scope, account: Account, limiter: RateLimiter) -> bool:
-    """Charge the rate limit, and have the answer tell what is left of it."""
+async def admit(scope: Scope, account: Account, limiter: RateLimiter) -> QuotaExceeded | None:
+    """Charge the rate limit, and have the answer tell what is left of it. The problem where that is not enough."""
     decision: Decision = scope["state"].pop(CHARGED, None) or await limiter.charge(account)
     current().extra_headers += decision.headers()
-    return decision.allowed
+    if decision.allowed:
+        return None
+    return (ReducedCapacity if decision.is_local else QuotaExceeded)(decision.violated)

@@ -67,9 +67,8 @@ class Gateway:
         known = caller if isinstance(caller, Caller) else None
         remembered = parts.consistency.ask(str(known.user_id)) if known is not None else None
         question = parts.cache.ask(*names(scope, rule, known)) if rule is not None and known is not None else None
-        if account is not None and not await admit(scope, account, parts.rate_limiter):
-            problem = TooManyRequests("The rate limit is used up; Retry-After says when to come back.")
-            await send_problem(send, problem, scope["path"])
+        if account is not None and (over := await admit(scope, account, parts.rate_limiter)) is not None:
+            await send_problem(send, over, scope["path"])
             return
         required = await parts.consistency.required(header(scope, CONSISTENCY_HEADER), remembered)
         context.wal_required = max(context.wal_required, required.wal_position)

@@ -4,14 +4,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from app.platform import errors as domain
-from app.platform.http import problems
+from app.platform.http import limit_problems, problems
 
 Schema = dict[str, Any]
 
 ANYWHERE = (
     problems.InvalidRequest,
+    limit_problems.QuotaExceeded,
+    limit_problems.ReducedCapacity,
+    limit_problems.AbnormalUsage,
     problems.TooManyRequests,
     problems.InternalError,
     problems.ServiceUnavailable,
@@ -130,7 +134,8 @@ def _headers(method: str, status: str) -> Schema:
 
 def _problem_schemas() -> Schema:
     schemas: Schema = {}
-    for model in (problems.ProblemDetails, problems.ValidationProblemDetails):
+    models: list[type[BaseModel]] = [problems.ProblemDetails, *problems.DETAILS_BY_STATUS.values()]
+    for model in models:
         schema = model.model_json_schema(ref_template=TEMPLATE, mode="serialization")
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema

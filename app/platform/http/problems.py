@@ -32,6 +32,10 @@ MAX_INSTANCE = 200  # characters of the path
 
 UNREADABLE_BODY = "There was an error parsing the body"  # FastAPI's words for whatever went wrong while it read
 
+# The problem types that draft-ietf-httpapi-ratelimit-headers-11 (section 10.2) registers; all others are our own.
+REGISTRY = "https://iana.org/assignments/http-problem-types"
+REGISTERED = frozenset({"quota-exceeded", "temporary-reduced-capacity", "abnormal-usage-detected"})
+
 BEARER_CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
@@ -61,6 +65,7 @@ class Problem(Exception):
         self.detail = detail
         self.errors = errors
         self.headers = dict(headers or {})
+        self.members: dict[str, Any] = {}  # what its type adds to the body (RFC 9457, section 3.2)
 
 
 class BadRequest(Problem):
@@ -88,7 +93,7 @@ class BodyTooLarge(Problem):
 
 
 class UnsupportedMediaType(Problem):
-    """The `Content-Type` of the body is not one that this operation reads."""
+    """The `Content-Type` of the body is not one that this operation reads, or the body is compressed."""
 
     status = 415
     slug = "unsupported-media-type"
@@ -117,7 +122,7 @@ class PreconditionRequired(Problem):
 
 
 class TooManyRequests(Problem):
-    """The rate limit is used up. `Retry-After` says in how many seconds to come back."""
+    """More of these requests are under way than one caller may have. `Retry-After` says when to come back."""
 
     status = 429
     slug = "rate-limited"
@@ -194,6 +199,8 @@ def status_of(kind: Kind) -> int:
 
 
 def problem_type(slug: str | None) -> str:
+    if slug in REGISTERED:
+        return f"{REGISTRY}#{slug}"
     return "about:blank" if slug is None else f"/problems/{slug}"
 
 
@@ -223,6 +230,15 @@ class ValidationProblemDetails(ProblemDetails):
     )
 
 
+class LimitProblemDetails(ProblemDetails):
+    violated_policies: list[str] = Field(
+        default=[], alias="violated-policies", description="of RateLimit-Policy, where the rate limit is used up"
+    )
+
+
+DETAILS_BY_STATUS: dict[int, type[ProblemDetails]] = {422: ValidationProblemDetails, 429: LimitProblemDetails}
+
+
 def problem_response(problem: Problem, path: str) -> Response:
     content: dict[str, Any] = {
         "type": problem_type(problem.slug),
@@ -231,6 +247,7 @@ def problem_response(problem: Problem, path: str) -> Response:
         "detail": _printable(problem.detail or problem.title, MAX_TEXT),
         "instance": quote(path[:MAX_INSTANCE], errors="replace"),
         "request_id": context.current().request_id,
+        **problem.members,
     }
     if problem.errors:
         content["errors"] = [_bounded(error) for error in problem.errors[:MAX_ERRORS]]
@@ -264,16 +281,12 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, domain.DomainError):
-        return _domain_problem(error)
+        return _problem(type(error), error.detail)
     if isinstance(error, RequestValidationError):
         return _validation_problem(error)
     if isinstance(error, HTTPException):
         return _http_problem(error)
     return InternalError()
-
-
-def _domain_problem(error: domain.DomainError) -> Problem:
-    return _problem(type(error), error.detail)
 
 
 def _problem(kind: Kind, detail: str | None, headers: Mapping[str, str] | None = None) -> Problem:
@@ -378,6 +391,6 @@ def problem_responses(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
 
 def documented(status: int, description: str) -> dict[str, Any]:
     """The OpenAPI response object of a problem; `openapi.customize_openapi` adds the schema it points to."""
-    model = ValidationProblemDetails if status == HTTPStatus.UNPROCESSABLE_ENTITY else ProblemDetails
+    model = DETAILS_BY_STATUS.get(status, ProblemDetails)
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}

@@ -9,14 +9,24 @@ from app.platform.limits.rules import MICROSECONDS, LimitRule
 
 @dataclass(frozen=True)
 class Decision:
-    """`rule` has the amounts that hold where the charge was made, so the headers tell those."""
+    """`rule` has the amounts that hold where the charge was made, so the headers tell those.
+
+    `is_local`: this process decided alone, of its share, since what counts for all was away.
+    """
 
     rule: LimitRule
     charge: Charge
+    is_local: bool = False
 
     @property
     def allowed(self) -> bool:
         return self.charge.wait_us == 0
+
+    @property
+    def violated(self) -> list[str]:
+        """The policies, by the names in RateLimit-Policy, that would not let the request pass; one of them at least."""
+        short = [index for index, count in enumerate(self._remaining) if count < self.rule.cost]
+        return [self.rule.policies[index] for index in short or [self._tightest]]
 
     @property
     def limit(self) -> int:

@@ -167,7 +167,8 @@ class RateLimiter:
             told = await self._charged(account)
         except RedisError:
             local = self._local_rule(account.declared)
-            return Decision(local, self._buckets.charge(f"{account.identity}:{local.name}", local)), "local"
+            charge = self._buckets.charge(f"{account.identity}:{local.name}", local)
+            return Decision(local, charge, is_local=True), "local"
         return Decision(account.rule, account.charge._replace(wait_us=told.wait_us)), "redis"
 
     async def _charged(self, account: Account) -> Told:

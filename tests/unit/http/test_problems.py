@@ -11,6 +11,7 @@ from starlette.types import Message
 
 from app.platform import errors as domain
 from app.platform.http.explanations import problems_router
+from app.platform.http.limit_problems import AbnormalUsage, QuotaExceeded, ReducedCapacity
 from app.platform.http.pagination import ListParams
 from app.platform.http.problems import (
     MAX_ERRORS,
@@ -19,6 +20,7 @@ from app.platform.http.problems import (
     BadRequest,
     ProblemDetails,
     ServiceUnavailable,
+    TooManyRequests,
     ValidationProblemDetails,
     install_problem_handlers,
     problem_response,
@@ -275,3 +277,20 @@ def test_a_type_leads_to_its_explanation():
     assert page.headers["content-type"].startswith("text/html")
     assert "None is left." in page.text
     assert problem(client.get("/problems/none-such"))["status"] == 404
+
+
+def test_a_refusal_by_the_rate_limit_is_a_problem_of_the_draft():
+    """draft-ietf-httpapi-ratelimit-headers-11, section 5.1."""
+    body = json.loads(problem_response(QuotaExceeded(["hourly", "daily"]), "/api/v1/things").body)
+    assert body["type"] == "https://iana.org/assignments/http-problem-types#quota-exceeded"
+    assert body["violated-policies"] == ["hourly", "daily"]
+    assert body["title"] == "Request cannot be satisfied as assigned quota has been exceeded"
+    assert body.keys() > {"status", "detail", "instance", "request_id"}
+
+
+@pytest.mark.parametrize("kind", [QuotaExceeded, ReducedCapacity, AbnormalUsage])
+def test_types_of_the_registry_are_explained_here_too(kind: type[TooManyRequests]):
+    about = client.get(f"/problems/{kind.slug}").json()
+    assert about["type"] == f"https://iana.org/assignments/http-problem-types#{kind.slug}"
+    assert "Retry-After" in about["explanation"]
+    assert kind.title in client.get(f"/problems/{kind.slug}", headers={"accept": "text/html"}).text

@@ -1,3 +1,7 @@
+from dataclasses import replace
+
+import pytest
+
 from app.platform.limits import Decision, parse_limits
 from app.platform.limits.gcra import Charge, LocalBuckets
 
@@ -35,3 +39,21 @@ def test_what_remains_is_what_passes() -> None:
     decisions = [Decision(rule, buckets.charge("caller", rule)) for _ in range(9)]
     assert [decision.remaining for decision in decisions] == [6, 5, 4, 3, 2, 1, 0, 0, 0]
     assert [decision.allowed for decision in decisions] == [True] * 7 + [False] * 2
+
+
+@pytest.mark.parametrize(
+    ("owed_us", "violated"),
+    [
+        ((1_000_000, 2_000_000), ["list_equipment-1s"]),
+        ((100_000, 60_000_000), ["list_equipment-60s"]),
+        ((1_000_000, 60_000_000), ["list_equipment-1s", "list_equipment-60s"]),
+        ((900_000, 2_000_000), ["list_equipment-1s"]),  # it was refused, and since then time has passed
+    ],
+)
+def test_refused_it_names_the_policies_that_refuse(owed_us: tuple[int, ...], violated: list[str]) -> None:
+    assert Decision(RULE, Charge(50_000, owed_us)).violated == violated
+
+
+def test_a_request_of_a_higher_cost_is_refused_before_nothing_is_left() -> None:
+    rule = replace(RULE, cost=5)
+    assert Decision(rule, Charge(50_000, (700_000, 2_000_000))).violated == ["list_equipment-1s"]
