@@ -1,7 +1,9 @@
 """The service does what its OpenAPI document says, found out through a real server; and the document says enough."""
 
 import asyncio
+import re
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -10,8 +12,10 @@ from hypothesis import HealthCheck, Phase, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from app.main import create_app
+from app.platform.http.problems import problem_type
 from app.settings import Settings
 from tests.support.api import API, People
+from tests.support.calls import wrong_places
 
 EXAMPLES = 25  # of each operation
 
@@ -30,9 +34,12 @@ WITHOUT_TOKEN = {f"{API}/auth/{path}" for path in (*ANYBODY, "password-reset/con
 }
 every_operation = pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS)
 
+every_question = pytest.mark.parametrize("path", [path for method, path, _ in OPERATIONS if method == "get"])
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture
 def token(people: People) -> str:
+    """Of somebody new for each operation: some of them end sessions."""
     return asyncio.run(people.join()).token
 
 
@@ -137,6 +144,21 @@ def test_bodies_and_queries_refuse_what_they_dont_know(method: str, path: str, o
             assert schema["additionalProperties"] is False
 
 
+@every_question
+def test_a_question_refuses_a_parameter_that_it_does_not_know(path: str, server_url: str, token: str) -> None:
+    concrete = re.sub(r"\{\w+\}", str(uuid4()), path)
+    answer = httpx.get(f"{server_url}{concrete}?unheard_of=1", headers={"Authorization": f"Bearer {token}"})
+    assert wrong_places(answer) == [["query", "unheard_of"]]
+
+
+@every_question
+def test_what_has_items_is_a_page(path: str) -> None:
+    answer = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    schema = document["components"]["schemas"][answer["$ref"].rpartition("/")[2]]
+    if schema["properties"].get("items", {}).get("type") == "array":
+        assert set(schema["required"]) >= {"items", "next_cursor", "prev_cursor"}
+
+
 def test_the_statuses_of_a_checkout() -> None:
     take = document["paths"][f"{API}/equipment/{{equipment_id}}/checkouts"]["post"]["responses"]
     assert set(take) == {
@@ -167,7 +189,9 @@ def test_the_page_can_log_in(server_url: str) -> None:
     assert used == set(scheme["flows"]["password"]["scopes"])
 
 
-@pytest.mark.parametrize("slug", ["not-found", "validation-failed", "already-checked-out", "rate-limited"])
+@pytest.mark.parametrize(
+    "slug", ["not-found", "validation-failed", "already-checked-out", "rate-limited", "quota-exceeded"]
+)
 def test_the_type_of_a_problem_leads_to_its_explanation(server_url: str, slug: str) -> None:
     answer = httpx.get(f"{server_url}/problems/{slug}")
-    assert answer.json()["type"] == f"/problems/{slug}"
+    assert answer.json()["type"] == problem_type(slug)

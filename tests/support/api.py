@@ -35,6 +35,8 @@ from tests.support.stack import DataServices, as_asyncpg, wait_until
 
 PROJECT = Path(__file__).parents[2]
 API = "/api/v1"
+# Of no password.
+SOME_HASH = "$argon2id$v=19$m=8,t=1,p=1$miCegwejywpnX0dqNL3kdg$cF7to35B0ZtMGwXd+9VFDvJNSVSrZ6zFt37FcLIpcd0"
 REPLAYED = "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn"
 
 
@@ -139,8 +141,8 @@ class People:
                 await connection.execute("INSERT INTO organizations (id, name) VALUES ($1, 'Test')", organization)
             await connection.execute(
                 "INSERT INTO users (id, organization_id, email, full_name, role, password_hash)"
-                " VALUES ($1, $2, $3, 'A Person', $4, '-')",
-                *(user_id, organization, f"{user_id.hex}@example.com", role.value),
+                " VALUES ($1, $2, $3, 'A Person', $4, $5)",
+                *(user_id, organization, f"{user_id.hex}@example.com", role.value, SOME_HASH),
             )
         return Person(user_id, organization, self.token(user_id, organization, role))
 

@@ -1,5 +1,6 @@
 """Requests that two servers might read differently, over raw sockets: refused as a whole; nothing slips in behind."""
 
+import json
 import re
 import socket
 
@@ -93,6 +94,21 @@ def test_what_can_be_read_in_two_ways_is_refused(nginx: tuple[str, int], name: s
     assert len(found) <= 1, "what was slipped in was answered"
     assert all(status in (400, 413, 501, 505) for status in found), found
     assert b"slipped.example" not in received
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(request("Transfer-Encoding: gzip"), 501), (request(line="POST / HTTP/9.9"), 505)],
+    ids=["an unread coding", "an unknown version"],
+)
+def test_what_nginx_can_not_read_is_answered_by_a_problem(nginx: tuple[str, int], sent: bytes, status: int) -> None:
+    _, _, received = answers(nginx, sent)
+    head, _, body = received.partition(b"\r\n\r\n")
+    told = dict(line.lower().split(": ", 1) for line in head.decode().split("\r\n")[1:])
+    problem = json.loads(body)
+    assert statuses(received) == [problem["status"]] == [status]
+    assert told["content-type"] == "application/problem+json"
+    assert problem["request_id"] == told["x-request-id"]
 
 
 @pytest.mark.parametrize("name", HOSTS)

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, Form, Query, Request, Response
 
 from app.dependencies import Caller, FreshSession, Resources, WriteSession
 from app.features.identity import attempts, password_service, service
@@ -12,6 +12,7 @@ from app.features.identity.second_factor_service import CodeNeeded, WrongCode
 from app.features.identity.session_endpoints import client_of, revealed, second_factors_of, sessions_of, tokens_for
 from app.platform.http.idempotency import IdempotentRoute
 from app.platform.http.problems import problem_responses
+from app.platform.http.queries import NoQuery
 from app.platform.limits import limiter
 from app.platform.resilience.overload import Criticality, criticality
 from app.platform.telemetry.context import current
@@ -59,7 +60,7 @@ async def token(
 
 @router.get("/me", responses=problem_responses())
 @criticality(Criticality.CRITICAL)
-async def me(caller: Caller, session: FreshSession) -> UserOut:
+async def me(query: Annotated[NoQuery, Query()], caller: Caller, session: FreshSession) -> UserOut:
     """Who the token speaks for."""
     return UserOut.model_validate(await service.profile(session, caller))
 

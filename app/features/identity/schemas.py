@@ -97,10 +97,6 @@ class SessionOut(BaseModel):
     current: Annotated[bool, Field(description="whether this request belongs to it")]
 
 
-class SessionList(BaseModel):
-    items: list[SessionOut]
-
-
 class PasswordGrant(BaseModel):
     """The form of RFC 6749, 4.3: clients add fields of their own (`client_id`, ...), which are let be."""
 

@@ -4,20 +4,22 @@ from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Cookie, Request, Response
+from fastapi import APIRouter, Cookie, Query, Request, Response
 from pydantic import SecretStr, TypeAdapter
 
 from app.dependencies import Caller, FreshSession, Resources, WriteSession
 from app.features.identity import session_service as service
 from app.features.identity.repository import Row
-from app.features.identity.schemas import RefreshRequest, SessionList, SessionOut, Token
+from app.features.identity.schemas import RefreshRequest, SessionOut, Token
 from app.features.identity.second_factor_service import SecondFactors
 from app.features.identity.service import issue_token
 from app.platform.cache import cached
 from app.platform.errors import NotFound
 from app.platform.http.conditional import json_response
 from app.platform.http.idempotency import IdempotentRoute
+from app.platform.http.pages import Page
 from app.platform.http.problems import problem_responses
+from app.platform.http.queries import NoQuery
 from app.platform.limits import limiter
 from app.platform.resilience.overload import Criticality, criticality
 from app.platform.security.refresh_tokens import RefreshToken
@@ -29,7 +31,7 @@ router = APIRouter(prefix="/auth", tags=["sessions"], route_class=IdempotentRout
 COOKIE = "__Secure-refresh-token"
 COOKIE_PATH = "/api/v1/auth"
 LISTED_SECONDS = 30.0  # how late the list may show the end of a session that nobody ended: it was idle, or too old
-LIST = TypeAdapter(SessionList)
+PAGE = TypeAdapter(Page[SessionOut])
 RefreshCookie = Annotated[str | None, Cookie(alias=COOKIE, include_in_schema=False)]
 
 
@@ -108,13 +110,15 @@ async def logout(response: Response, caller: Caller, session: WriteSession) -> N
     await service.log_out(session, caller)
 
 
-@router.get("/sessions", response_model=SessionList, responses=problem_responses())
+@router.get("/sessions", response_model=Page[SessionOut], responses=problem_responses())
 @cached(ttl_seconds=LISTED_SECONDS, tags=(service.TAG,), per="session")
-async def sessions(request: Request, caller: Caller, parts: Resources, session: FreshSession) -> Response:
-    """Where you are logged in, the newest first."""
+async def sessions(
+    request: Request, query: Annotated[NoQuery, Query()], caller: Caller, parts: Resources, session: FreshSession
+) -> Response:
+    """Where you are logged in, the newest first: all of it, on one page."""
     rows = await sessions_of(parts).listed(session, caller)
     items = [SessionOut(**row, current=row["id"] == caller.session_id) for row in rows]
-    return json_response(request, LIST, SessionList(items=items))
+    return json_response(request, PAGE, Page[SessionOut](items=items, next_cursor=None, prev_cursor=None))
 
 
 @router.delete("/sessions", status_code=204, responses=problem_responses())

@@ -2,14 +2,16 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.platform.http.problems import BodyTooLarge, InvalidRequest, Problem, send_problem
+from app.platform.http.problems import BodyTooLarge, InvalidRequest, Problem, UnsupportedMediaType, send_problem
 
 MAX_QUERY_BYTES = 8_192
 MAX_JSON_SEPARATORS = 20_000  # commas
+PLAIN = (b"", b"identity")
 
 
 class RequestBoundsMiddleware:
-    """Refuses bodies over `max_body_bytes`, JSON of too many values, long query strings, and NUL in path or query.
+    """Refuses bodies over `max_body_bytes`, JSON of too many values, compressed bodies, long query strings, and NUL in
+    path or query.
 
     A body that doesn't say its length is refused at the chunk that goes over the limit.
     """
@@ -36,6 +38,9 @@ class RequestBoundsMiddleware:
             return InvalidRequest.at(("path",), "must not contain NUL characters", "nul_character")
         if _content_length(scope) > self.max_body_bytes:
             return self._too_large()
+        if _header(scope, b"content-encoding").strip().lower() not in PLAIN:
+            # What a compressed body unfolds to is bounded by nothing that it says. RFC 9110, section 15.5.16.
+            return UnsupportedMediaType("The body must not be compressed.", headers={"Accept-Encoding": "identity"})
         return None
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:

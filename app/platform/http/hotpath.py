@@ -35,7 +35,15 @@ ANSWERS = Counter("hot_path_answers_total", "Requests that were answered before 
 
 # What an answer may depend on beside host, credentials, path and query, or what makes a request more than a question.
 UNUSUAL = frozenset(
-    (b"x-consistency-token", b"x-request-timeout-ms", b"origin", b"content-length", b"transfer-encoding", b"expect")
+    (
+        b"x-consistency-token",
+        b"x-request-timeout-ms",
+        b"origin",
+        b"content-length",
+        b"content-encoding",
+        b"transfer-encoding",
+        b"expect",
+    )
 )
 MAX_KEY_BYTES = 2_048
 OFFER = "hot_path_offer"  # in the request's state

@@ -18,6 +18,7 @@ from starlette.datastructures import URL
 from app.platform.http.cursors import MAX_CURSOR, CursorSeal, InvalidCursor, Position, cursor_key
 from app.platform.http.fields import FieldParams
 from app.platform.http.problems import MAX_NAME, InvalidRequest
+from app.platform.http.types import DigitsOnly
 from app.platform.security.secrets import Keyring
 
 MAX_LIMIT = 200
@@ -37,12 +38,13 @@ Sortable = ColumnElement[Any] | InstrumentedAttribute[Any]
 class ListParams(FieldParams):
     """The query parameters of every list; a feature adds its filters in a subclass."""
 
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), DigitsOnly] = 50
     cursor: Annotated[
         str | None, Field(max_length=MAX_CURSOR, description="`next_cursor` or `prev_cursor` of an earlier page.")
     ] = None
     page: Annotated[
-        int | None, Field(ge=1, le=MAX_PAGE, description="By number instead of cursor; the deeper, the slower.")
+        Annotated[int, Field(ge=1, le=MAX_PAGE), DigitsOnly] | None,
+        Field(description="By number instead of cursor; the deeper, the slower."),
     ] = None
     sort: Annotated[str | None, Field(max_length=MAX_NAME, description="A sort key; `-key` descends.")] = None
     total: Annotated[Total, Field(description="Whether to count all, and how well.")] = "none"

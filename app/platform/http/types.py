@@ -22,6 +22,7 @@ from pydantic import (
 RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
+DIGITS = re.compile(r"[0-9]{1,20}")
 MONEY_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,2})?$"
 TEXT_PATTERN = r"^[^\u0000]*$"
 LINE_PATTERN = r"^[^\u0000-\u001f\u007f]*$"
@@ -62,6 +63,12 @@ def refuse_other_than_rfc_3339(value: object) -> object:
     if isinstance(value, datetime) or (isinstance(value, str) and RFC_3339.fullmatch(value)):
         return value
     raise ValueError("must be a time of RFC 3339 with its offset, like 2026-01-31T12:00:00Z")
+
+
+def refuse_other_than_digits(value: object) -> object:
+    if isinstance(value, str) and not DIGITS.fullmatch(value):
+        raise ValueError("must be an integer in decimal digits")
+    return value
 
 
 def once_each(values: list[str]) -> list[str]:
@@ -133,6 +140,10 @@ Line = Annotated[
     Field(json_schema_extra={"pattern": LINE_PATTERN}),
 ]
 Secret = Annotated[SecretStr, AfterValidator(refuse_unstorable_secret)]
+
+# For an integer of a query string, behind its bounds: `Annotated[int, Field(ge=1), DigitsOnly]`. Pydantic alone takes
+# `1.0`, `1_0` and ` 1` for an integer too.
+DigitsOnly = BeforeValidator(refuse_other_than_digits)
 
 # A list that stops at its first wrong item, so that a large wrong one is refused as fast as a small one.
 Tag = Annotated[Line, Field(min_length=1, max_length=50)]

@@ -1,3 +1,4 @@
+import gzip
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from app.platform.http.bounds import MAX_JSON_SEPARATORS, MAX_QUERY_BYTES, Reque
 from app.platform.http.problems import install_problem_handlers
 
 LIMIT = 50_000
+JSON = {"content-type": "application/json"}
 
 
 def make_app() -> FastAPI:
@@ -84,3 +86,15 @@ def test_a_long_query_is_refused():
 @pytest.mark.parametrize("length", ["", "-1", "nonsense", "1e9"])
 def test_a_length_that_is_none_is_left_to_the_server(length: str):
     assert client.post("/raw", content=b"abc", headers={"content-length": length}).json() == 3
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "gzip, identity", "nonsense"])
+def test_a_compressed_body_is_refused_and_told_so(coding: str):
+    response = client.post("/json", content=gzip.compress(b"[1]"), headers={"content-encoding": coding} | JSON)
+    assert "compressed" in refused(response, 415)
+    assert response.headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("coding", ["", "identity", "Identity"])
+def test_control_a_body_that_is_plain_is_read(coding: str):
+    assert client.post("/json", content=b"[1]", headers={"content-encoding": coding} | JSON).json() == 1

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, SecretStr, TypeAdapter, ValidationError
 from app.platform.http.types import (
     MAX_JSON_DEPTH,
     MAX_JSON_VALUES,
+    DigitsOnly,
     JsonObject,
     Line,
     Money,
@@ -137,3 +138,22 @@ def test_money_is_a_string_on_the_wire():
     adapter = TypeAdapter(Money)
     assert adapter.dump_json(Decimal("1299.90")) == b'"1299.90"'
     assert adapter.json_schema()["type"] == "string"
+
+
+DIGITS = TypeAdapter(Annotated[int, Field(ge=1), DigitsOnly])
+LOOSE = {"1.0": 1, "1_0": 10, "+1": 1, " 1": 1, "1\n": 1}
+
+
+@pytest.mark.parametrize("text", [*LOOSE, "٣", "1e1", "", "-1", "9" * 5_000])
+def test_an_integer_is_digits_and_nothing_else(text: str):
+    with pytest.raises(ValidationError):
+        DIGITS.validate_python(text)
+
+
+def test_digits_are_an_integer():
+    assert [DIGITS.validate_python(value) for value in ("10", "007", 10)] == [10, 7, 10]
+    assert DIGITS.json_schema() == {"type": "integer", "minimum": 1}
+
+
+def test_control_pydantic_alone_takes_more():
+    assert {text: TypeAdapter(int).validate_python(text) for text in LOOSE} == LOOSE
