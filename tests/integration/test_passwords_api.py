@@ -6,6 +6,7 @@ Mail is real: sent by the worker's sender to an SMTP server, and read there.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from uuid import UUID, uuid4
 
 import httpx
@@ -13,9 +14,12 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 
+from app.features.identity import attempts
 from app.features.identity.credential_repository import CredentialRepository
+from app.platform.http.problems import TooManyRequests
+from app.platform.limits import RateLimiter
 from app.platform.security.passwords import PasswordHasher
-from tests.support.api import People, connected, new_app, running
+from tests.support.api import People, connected, in_process, new_app, running
 from tests.support.calls import EQUIPMENT, body_of, problem_of, wrong_places
 from tests.support.identity import AUTH, PASSWORD, bearer, log_in, logged_in, refresh, register
 from tests.support.mailbox import Mailbox, mailbox, mails, token_for
@@ -168,6 +172,7 @@ async def test_a_log_in_hashes_anew_where_the_parameters_have_changed(
     stored = await people.fetch("SELECT password_hash FROM users WHERE id = $1", UUID(user["id"]))
     assert stored.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
     body_of(await log_in(anonymous, user["email"]))
+    assert await people.fetch("SELECT password_hash FROM users WHERE id = $1", UUID(user["id"])) == stored
 
 
 # Nobody learns who has an account
@@ -233,3 +238,29 @@ async def test_a_stranger_who_guesses_does_not_lock_the_owner_out(services: Data
             problem_of(answers[-1], 429, "abnormal-usage-detected")
             assert int(answers[-1].headers["retry-after"]) >= 1
             body_of(await log_in(owner, user["email"]))
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_strangers_at_many_addresses_hold_up_those_alone_who_were_never_logged_in_there(
+    services: DataServices, api_database: str, people: People, known: bool
+) -> None:
+    """Not known is the control: the owner too, were their address not told from a stranger's."""
+    async with (
+        running(new_app(services, api_database, rate_limit_scale=1)) as app,
+        in_process(app, address="192.0.2.1") as owner,
+        in_process(app, address="192.0.2.3") as stranger,
+    ):
+        user = await register(owner)
+        body_of(await log_in(owner, user["email"]))
+        if not known:
+            await people.fetch("UPDATE sessions SET address = '192.0.2.9' WHERE user_id = $1", UUID(user["id"]))
+        await guess_from_everywhere(app.state.resources.rate_limiter, user["email"])
+        problem_of(await log_in(stranger, user["email"], "a wrong password"), 429)
+        assert (await log_in(owner, user["email"])).status_code == (200 if known else 429)
+
+
+async def guess_from_everywhere(limiter: RateLimiter, email: str) -> None:
+    """Until strangers have had all that they may, without the passwords' hashing."""
+    with suppress(TooManyRequests):
+        for _ in range(attempts.FROM_STRANGERS.limits[0].amount):
+            await attempts.admit_stranger(limiter, email, None)

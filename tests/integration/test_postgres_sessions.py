@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 import asyncpg
@@ -377,6 +377,43 @@ async def test_control_without_another_attempt_the_conflict_is_raised(database: 
         *(database.transact(increment, attempts=1) for _ in range(5)), return_exceptions=True
     )
     assert TransactionConflict in map(type, results)
+
+
+async def cross(database: Database, attempts: int) -> tuple[list[object], int]:
+    """Two that lock the same rows in opposite order, and both have the first one before they ask for the other."""
+    begun, together = 0, asyncio.Barrier(2)
+
+    def locking(*names: str) -> Callable[[WriteSession], Awaitable[None]]:
+        async def work(session: WriteSession) -> None:
+            nonlocal begun
+            begun += 1
+            meeting = begun <= 2
+            for name in names:
+                await session.execute(text("UPDATE registers SET version = 7 WHERE name = :name"), {"name": name})
+                if meeting and name == names[0]:
+                    await together.wait()
+
+        return work
+
+    both = (database.transact(locking(*names), attempts=attempts) for names in (("a", "b"), ("b", "a")))
+    return list(await asyncio.gather(*both, return_exceptions=True)), begun
+
+
+@pytest.fixture
+async def patient(services: DataServices, database: Database) -> AsyncIterator[Database]:
+    """Waits for locks longer than the server looks on at a deadlock (`deadlock_timeout`, 1 s), as by default."""
+    async with open_database(services, lock_timeout_seconds=20) as opened:
+        yield opened
+
+
+async def test_a_deadlock_is_run_again_too(patient: Database) -> None:
+    assert await cross(patient, attempts=3) == ([None, None], 3)
+
+
+async def test_control_without_another_attempt_the_deadlock_is_raised(patient: Database) -> None:
+    results, begun = await cross(patient, attempts=1)
+    assert begun == 2
+    assert [type(each) for each in results].count(TransactionConflict) == 1
 
 
 async def test_queries_are_counted_and_say_their_route(database: Database) -> None:

@@ -8,11 +8,15 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy.sql.selectable import GenerativeSelect
 
+from app.features.identity.session_repository import SessionRepository
+from app.platform.security.headers import CrossSiteWriteMiddleware
 from app.platform.security.refresh_tokens import RefreshTokens
 from tests.support.api import API, People, connected, in_process
 from tests.support.calls import EQUIPMENT, body_of, problem_of
 from tests.support.identity import AUTH, PASSWORD, bearer, log_in, logged_in, refresh, register
+from tests.support.racing import RACERS, looking_first
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -44,6 +48,20 @@ async def test_of_twenty_refreshes_at_once_there_is_one_successor(anonymous: htt
     assert Counter(answer.status_code for answer in answers) == {200: 2, 401: 18}
     [successor] = {body_of(answer)["refresh_token"] for answer in answers if answer.status_code == 200}
     body_of(await refresh(anonymous, successor))
+
+
+async def test_control_who_looks_before_changing_refreshes_often(
+    anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the lock all who come at once find the token unused."""
+
+    async def nothing(*_: object) -> None: ...
+
+    _, token = await logged_in(anonymous)
+    monkeypatch.setattr(GenerativeSelect, "with_for_update", lambda statement, **_: statement)
+    monkeypatch.setattr(SessionRepository, "locked", looking_first(SessionRepository.locked, nothing))
+    answers = await asyncio.gather(*(refresh(anonymous, token["refresh_token"]) for _ in range(RACERS)))
+    assert [answer.status_code for answer in answers] == [200] * RACERS
 
 
 async def test_a_lost_answer_is_given_again_once(anonymous: httpx.AsyncClient) -> None:
@@ -195,6 +213,16 @@ async def test_another_site_can_not_use_the_cookie(anonymous: httpx.AsyncClient,
     cookie = {"Cookie": answer.headers["set-cookie"].split("; ")[0]}
     problem_of(await anonymous.post(f"{AUTH}/refresh", headers={**cookie, **headers}), 403)
     body_of(await anonymous.post(f"{AUTH}/refresh", headers={**cookie, "Sec-Fetch-Site": "same-origin"}))
+
+
+async def test_control_unguarded_another_site_uses_it(
+    anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CrossSiteWriteMiddleware, "_allows", lambda *_: True)
+    user = await register(anonymous)
+    answer = await anonymous.post(f"{AUTH}/login", json={"email": user["email"], "password": PASSWORD, "cookie": True})
+    stolen = {"Cookie": answer.headers["set-cookie"].split("; ")[0], "Sec-Fetch-Site": "cross-site"}
+    body_of(await anonymous.post(f"{AUTH}/refresh", headers=stolen))
 
 
 # Of another

@@ -243,21 +243,48 @@ async def test_writes_from_other_sites_are_refused(
     assert (await client.post(EQUIPMENT, json=body, headers=headers)).status_code == status
 
 
-async def test_origins_are_exact(services: DataServices, api_database: str, owner: Person) -> None:
+ORIGINS = {
+    "https://app.example": True,
+    "https://app.example.evil": False,
+    "https://evil.example": False,
+    "http://app.example": False,
+    "https://app.example:444": False,
+    "https://APP.example": False,
+    "https://app.example/": False,
+    "null": False,
+}
+METHODS = {"GET": True, "POST": True, "PATCH": True, "DELETE": True, "PUT": False, "TRACE": False, "get": False}
+
+
+async def test_origins_are_exact_and_methods_those_that_there_are(
+    services: DataServices, api_database: str, owner: Person
+) -> None:
     trusting = new_app(services, api_database, cors_origins=("https://app.example",))
     async with running(trusting) as app, in_process(app, owner) as client:
-        for origin, allowed in (
-            ("https://app.example", True),
-            ("https://app.example.evil", False),
-            ("http://app.example", False),
-            ("https://app.example:444", False),
-            ("null", False),
-        ):
+        for origin, known in ORIGINS.items():
             read = await client.get(EQUIPMENT, headers={"Origin": origin})
-            assert (read.headers.get("access-control-allow-origin") == origin) == allowed, origin
-            preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-            answer = await client.options(EQUIPMENT, headers=preflight)
-            assert (answer.headers.get("access-control-allow-origin") == origin) == allowed, origin
+            assert (read.headers.get("access-control-allow-origin") == origin) == known, origin
+            written = await client.post(EQUIPMENT, json={}, headers={"Origin": origin})
+            assert written.status_code == (422 if known else 403), origin
+            for method, allowed in METHODS.items():
+                answer = await preflight(client, origin, method)
+                assert answer.is_success == (known and allowed), (origin, method)
+                assert (answer.headers.get("access-control-allow-origin") == origin) == known, (origin, method)
+        headers = {"Access-Control-Request-Headers": "x-of-their-own"}
+        assert not (await preflight(client, "https://app.example", "POST", headers)).is_success
+
+
+async def preflight(
+    client: httpx.AsyncClient, origin: str, method: str, headers: dict[str, str] | None = None
+) -> httpx.Response:
+    asked = {"Origin": origin, "Access-Control-Request-Method": method, **(headers or {})}
+    return await client.options(EQUIPMENT, headers=asked)
+
+
+async def test_control_without_cors_no_origin_is_known(client: httpx.AsyncClient) -> None:
+    answer = await preflight(client, "https://app.example", "POST")
+    assert "access-control-allow-origin" not in answer.headers
+    assert (await client.post(EQUIPMENT, json={}, headers={"Origin": "https://app.example"})).status_code == 403
 
 
 async def test_a_deadline_that_is_too_short_is_told_as_such(client: httpx.AsyncClient) -> None:
