@@ -7,6 +7,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from app.features.organizations.repository import MemberRepository
 from app.platform.security.caller import Role
 from tests.support.api import API, People, Person, in_process
 from tests.support.calls import EQUIPMENT, body_of, listed, problem_of
@@ -95,12 +96,35 @@ async def test_the_last_owner_stays(client: httpx.AsyncClient, owner: Person, bo
 async def test_of_two_owners_who_demote_each_other_at_once_one_stays(
     app: FastAPI, people: People, owner: Person, client: httpx.AsyncClient
 ) -> None:
+    assert await owners_left(app, people, owner, client) == 1
+
+
+async def test_control_without_the_lock_none_stays(
+    app: FastAPI, people: People, owner: Person, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, look = asyncio.Barrier(2), MemberRepository.other_owners
+
+    async def no_lock(_: MemberRepository) -> None: ...
+
+    async def looking_together(repository: MemberRepository, user_id: UUID) -> object:
+        found = await look(repository, user_id)
+        async with asyncio.timeout(20):
+            await together.wait()
+        return found
+
+    monkeypatch.setattr(MemberRepository, "lock_organization", no_lock)
+    monkeypatch.setattr(MemberRepository, "other_owners", looking_together)
+    assert await owners_left(app, people, owner, client) == 0
+
+
+async def owners_left(app: FastAPI, people: People, owner: Person, client: httpx.AsyncClient) -> int:
+    """Of two who demote each other at once."""
     other = await people.join(Role.OWNER, owner.organization_id)
     async with in_process(app, other) as theirs:
         answers = await asyncio.gather(change(client, other, role="viewer"), change(theirs, owner, role="viewer"))
     assert sorted(answer.status_code for answer in answers)[0] == 200
     count = "SELECT count(*) FROM users WHERE organization_id = $1 AND role = 'owner'"
-    assert await people.fetch(count, owner.organization_id) == 1
+    return int(await people.fetch(count, owner.organization_id))
 
 
 async def test_another_organizations_member_is_not_found(
