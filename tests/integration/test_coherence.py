@@ -182,6 +182,19 @@ class Traffic:
         return sum(version != self.database.versions[key] for each in known for key, version in enumerate(each))
 
 
+MOST_RUNS = 10  # of a control: each has a chance
+
+
+async def ever_behind(caches: list[ResponseCache]) -> bool:
+    """Whether some reader, in some run, met what lacks an acknowledged write."""
+    for _ in range(MOST_RUNS):
+        traffic = Traffic()
+        await traffic.run(caches)
+        if traffic.behind:
+            return True
+    return False
+
+
 @pytest.fixture
 def late_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, each up to 4 ms after it came."""
@@ -217,18 +230,14 @@ async def test_control_a_write_that_waits_for_nobody_is_missed(
         return None
 
     monkeypatch.setattr(Coherence, "acknowledged", at_once)
-    traffic = Traffic()
-    await traffic.run(fleet)
-    assert traffic.behind > 0
+    assert await ever_behind(fleet)
 
 
 async def test_control_fills_that_come_in_whatever_happened_meanwhile_are_stale(
     fleet: list[ResponseCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Watch, "is_undisturbed", True)
-    traffic = Traffic()
-    await traffic.run(fleet)
-    assert traffic.behind > 0
+    assert await ever_behind(fleet)
 
 
 class DeleteOnWrite(Traffic):
@@ -251,7 +260,10 @@ class DeleteOnWrite(Traffic):
 
 async def test_control_delete_on_write_leaves_stale_entries(fleet: list[ResponseCache], server: RedisServer) -> None:
     async with redis_client(server.url) as client:
-        assert await DeleteOnWrite(client).run(fleet) > 0
+        stale = 0
+        for _ in range(MOST_RUNS):
+            stale = stale or await DeleteOnWrite(client).run(fleet)
+        assert stale > 0
 
 
 async def test_memory_gives_no_caller_what_lacks_their_write(fleet: list[ResponseCache]) -> None:

@@ -108,7 +108,7 @@ async def test_who_knows_a_session_but_none_of_its_tokens_can_not_end_it(
     known = tokens.parse(token["refresh_token"])
     assert known is not None
     stranger = RefreshTokens.keyed_by("a guess")
-    problem_of(await refresh(anonymous, stranger.text(stranger.first(known.session_id))), 401)
+    problem_of(await refresh(anonymous, stranger.first(known.session_id).text), 401)
     body_of(await refresh(anonymous, token["refresh_token"]))
 
 

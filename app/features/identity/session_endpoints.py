@@ -63,7 +63,7 @@ def tokens_for(
     """A browser gets the refresh token where its scripts can't read it, and other sites' requests don't bring it."""
     response.headers["Cache-Control"] = "no-store"
     access_token, expires_in = issue_token(account, refresh.session_id, parts.token_issuer)
-    text = parts.refresh_tokens.text(refresh)
+    text = refresh.text
     if by_cookie:
         lasts = int(parts.session_limits.idle_seconds)
         response.set_cookie(

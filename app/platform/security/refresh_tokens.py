@@ -31,12 +31,18 @@ MAX_CHARACTERS = 128
 class RefreshToken(NamedTuple):
     session_id: UUID
     secret: bytes
+    tag: bytes
     genuine: bool  # by its tag: this service made it, with a key of the ring
 
     @property
     def digest(self) -> bytes:
         """What is kept of it. The secret has 256 bits: nobody guesses it, and no salt or slow hash is needed."""
         return hashlib.sha256(self.session_id.bytes + self.secret).digest()
+
+    @property
+    def text(self) -> str:
+        """The same for the same token, whichever instance gives it while a key is rotated."""
+        return PREFIX + base64.urlsafe_b64encode(self.session_id.bytes + self.secret + self.tag).rstrip(b"=").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class RefreshTokens:
         return cls(Keyring.of(secret).derived(_key))
 
     def first(self, session_id: UUID) -> RefreshToken:
-        return RefreshToken(session_id, secrets.token_bytes(SECRET_BYTES), genuine=True)
+        return _made(session_id, secrets.token_bytes(SECRET_BYTES), self._keys.first)
 
     def successor(self, token: RefreshToken, salt: bytes) -> RefreshToken:
         return self.successors(token, salt)[0]
@@ -58,11 +64,7 @@ class RefreshTokens:
         rotation, may have given.
         """
         parts = token.session_id.bytes, salt, token.secret
-        return [RefreshToken(token.session_id, _mac(key, b"next", *parts), genuine=True) for key in self._keys.all]
-
-    def text(self, token: RefreshToken) -> str:
-        whole = token.session_id.bytes + token.secret + _tag(self._keys.first, token.session_id, token.secret)
-        return PREFIX + base64.urlsafe_b64encode(whole).rstrip(b"=").decode()
+        return [_made(token.session_id, _mac(key, b"next", *parts), key) for key in self._keys.all]
 
     def parse(self, text: str) -> RefreshToken | None:
         """None for what can't be one."""
@@ -76,11 +78,15 @@ class RefreshTokens:
             return None
         session_id, secret, tag = UUID(bytes=whole[:16]), whole[16:-TAG_BYTES], whole[-TAG_BYTES:]
         genuine = any(hmac.compare_digest(tag, _tag(key, session_id, secret)) for key in self._keys.all)
-        return RefreshToken(session_id, secret, genuine)
+        return RefreshToken(session_id, secret, tag, genuine)
 
 
 def _key(secret: str) -> bytes:
     return hashlib.blake2b(secret.encode(), person=b"refresh-tokens").digest()
+
+
+def _made(session_id: UUID, secret: bytes, key: bytes) -> RefreshToken:
+    return RefreshToken(session_id, secret, _tag(key, session_id, secret), genuine=True)
 
 
 def _tag(key: bytes, session_id: UUID, secret: bytes) -> bytes:

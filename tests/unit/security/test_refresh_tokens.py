@@ -13,8 +13,8 @@ SALT = b"s" * 32
 
 def test_a_token_is_read_back() -> None:
     token = TOKENS.first(uuid4())
-    assert TOKENS.parse(TOKENS.text(token)) == token
-    assert TOKENS.text(token).startswith("hrr_")
+    assert TOKENS.parse(token.text) == token
+    assert token.text.startswith("hrr_")
 
 
 def test_first_tokens_are_random() -> None:
@@ -39,7 +39,7 @@ def test_the_successor_takes_the_key_the_salt_and_the_token() -> None:
 
 def test_one_that_was_made_up_is_told_from_ours() -> None:
     token = RefreshTokens.keyed_by("another").first(uuid4())
-    read = TOKENS.parse(RefreshTokens.keyed_by("another").text(token))
+    read = TOKENS.parse(token.text)
     assert read is not None
     assert not read.genuine
 
@@ -48,7 +48,7 @@ def test_while_the_key_is_rotated_tokens_of_both_keys_are_ours_and_each_successo
     ring = Keyring("old")
     tokens = RefreshTokens.keyed_by(ring)
     token = tokens.first(uuid4())
-    text, successor = tokens.text(token), tokens.successor(token, SALT)
+    text, successor = token.text, tokens.successor(token, SALT)
     ring.follow(Keyring("new", ["old"]))
     read = tokens.parse(text)
     assert read is not None
@@ -61,7 +61,7 @@ def test_when_the_old_key_is_gone_it_makes_nothing_of_ours() -> None:
     ring = Keyring("old")
     tokens = RefreshTokens.keyed_by(ring)
     token = tokens.first(uuid4())
-    text, successor = tokens.text(token), tokens.successor(token, SALT)
+    text, successor = token.text, tokens.successor(token, SALT)
     ring.follow(Keyring("new"))
     read = tokens.parse(text)
     assert read is not None
@@ -73,7 +73,15 @@ def test_when_the_old_key_is_gone_it_makes_nothing_of_ours() -> None:
 def test_what_is_kept_is_not_what_logs_in() -> None:
     token = TOKENS.first(uuid4())
     assert token.secret not in token.digest
-    assert token.digest not in (token.secret, TOKENS.text(token).encode())
+    assert token.digest not in (token.secret, token.text.encode())
+
+
+def test_a_successor_reads_the_same_wherever_it_is_given_while_keys_change() -> None:
+    before, after = (RefreshTokens.keyed_by(Keyring(*keys)) for keys in (("old", ["new"]), ("new", ["old"])))
+    token = before.first(uuid4())
+    assert {each.text for each in before.successors(token, SALT)} == {
+        each.text for each in after.successors(token, SALT)
+    }
 
 
 @pytest.mark.parametrize("text", ["", "hrr_", "hrr_x", "hrr_" + "A" * 85, "hrr_" + "A" * 400, "hrr_é", "A" * 90])
