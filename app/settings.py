@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     admission_sheddable_pool_share: float = Field(0.5, gt=0, le=100)
     cache_enabled: bool = True
     cache_max_entry_bytes: int = Field(1_048_576, gt=0)
-    cache_memory_bytes: int = Field(16_777_216, ge=0)  # of answers in memory, per process; 0: in Redis alone
+    cache_memory_bytes: int = Field(8_388_608, ge=0)  # of answers in memory, per process; 0: in Redis alone
     rate_limit_enabled: bool = True
     rate_limit_scale: float = Field(1.0, gt=0, le=1_000_000)  # multiplies all limits: a load test lifts them by it
     rate_limit_default: str = "600/minute"  # of every route that declares none; per caller, else per address
